@@ -23,7 +23,8 @@ if [ ! -x .venv/bin/python ]; then
 fi
 [ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet --disable-pip-version-check uv
 
-# uv reads neither pip's configuration nor its environment: hand over the wheel folder if it holds torch.
+# uv reads neither pip's configuration nor its environment: hand over its certificates, and the wheel folder if it holds torch.
+[ -z "${PIP_CERT:-}" ] || export SSL_CERT_FILE="${SSL_CERT_FILE:-$PIP_CERT}"
 tag=$(.venv/bin/python -c 'import sys; print("cp%d%d" % sys.version_info[:2])')
 torch=
 for folder in ${PIP_FIND_LINKS:-}; do
@@ -33,9 +34,11 @@ for folder in ${PIP_FIND_LINKS:-}; do
     fi
 done
 
+quiet=$([ -t 2 ] || echo --quiet)
+echo "setting up .venv for the $engine engine (2 to 10 GB, a minute or a few)" >&2
 install() {
-    # shellcheck disable=SC2086  # $groups is a list of flags
-    .venv/bin/uv pip install --python .venv/bin/python --compile-bytecode --constraints constraints.txt \
+    # shellcheck disable=SC2086  # $groups and $quiet are lists of flags
+    .venv/bin/uv pip install $quiet --python .venv/bin/python --compile-bytecode --constraints constraints.txt \
         -e ".[$engine]" $groups "$@"
 }
 if [ -n "$torch" ] && [ "$engine" = cpu ]; then
