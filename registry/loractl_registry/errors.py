@@ -61,5 +61,7 @@ class InvalidRefError(UsageError):
     code = "registry.invalid_ref"
 
     def __init__(self, text: str) -> None:
-        super().__init__(f"invalid ref {text[:120]!r}", hint="write NAME, NAME@live or NAME@NUMBER, such as support-bot@3")
+        super().__init__(
+            f"invalid ref {text[:120]!r}", hint="write NAME, NAME@live or NAME@NUMBER, such as support-bot@3"
+        )
         self.text = text

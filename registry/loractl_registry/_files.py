@@ -1,0 +1,59 @@
+"""Writing one file so that it is whole or not there, and never over another."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from loractl_registry.home_errors import os_errors_named
+from loractl_registry.refusals import FileExistsRefusedError
+
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+
+
+@contextmanager
+def written_beside(target: Path) -> Iterator[Path]:
+    """Give a temporary file in the folder of `target`; at the end it is on disk under that name.
+
+    Raises:
+        FileExistsRefusedError: `target` is there, before or at the end.
+    """
+    if target.exists() or target.is_symlink():
+        raise FileExistsRefusedError(target)
+    with os_errors_named(target):
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            yield part
+            fsync(part)
+            _name_it(part, target)
+            fsync(target.parent)
+        finally:
+            with suppress(FileNotFoundError):
+                part.unlink()
+
+
+def fsync(path: Path) -> None:
+    """Put a file or a folder on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _name_it(part: Path, target: Path) -> None:
+    """Give `part` its name, as a link where the file system has them, because that never overwrites."""
+    try:
+        os.link(part, target)
+    except FileExistsError as error:
+        raise FileExistsRefusedError(target) from error
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        part.rename(target)

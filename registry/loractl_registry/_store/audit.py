@@ -1,0 +1,101 @@
+"""The audit log: one row a change, in the order in which they happened."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from loractl_registry._store.rows import event_from_row, to_json
+from loractl_registry.clock import to_text
+from loractl_registry.records import AuditEvent
+from loractl_registry.refs import VersionRef
+from loractl_registry.stages import Stage
+
+COLUMNS = "sequence, at, actor, action, subject, from_stage, to_stage, reason, detail"
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """A change that is about to be written down."""
+
+    action: str
+    subject: str
+    actor: str
+    at: datetime
+    from_stage: Stage | None = None
+    to_stage: Stage | None = None
+    reason: str | None = None
+    detail: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+def append(connection: sqlite3.Connection, event: NewEvent) -> None:
+    """Write `event` down."""
+    connection.execute(
+        "INSERT INTO audit (at, actor, action, subject, from_stage, to_stage, reason, detail)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            to_text(event.at),
+            event.actor,
+            event.action,
+            event.subject,
+            event.from_stage,
+            event.to_stage,
+            event.reason,
+            to_json(dict(event.detail)),
+        ),
+    )
+
+
+def events(
+    connection: sqlite3.Connection, *, name: str | None = None, until: datetime | None = None
+) -> tuple[AuditEvent, ...]:
+    """Return the events of the adapter or base `name`, or all, up to and including `until`."""
+    clauses, values = ["1"], list[object]()
+    if name is not None:
+        # '@' < 'A' in ASCII, so the range holds exactly the refs of this name and can use the index.
+        clauses.append("(subject = ? OR (subject >= ? AND subject < ?))")
+        values += [name, f"{name}@", f"{name}A"]
+    if until is not None:
+        clauses.append("at <= ?")
+        values.append(to_text(until))
+    rows = connection.execute(f"SELECT {COLUMNS} FROM audit WHERE {' AND '.join(clauses)} ORDER BY sequence", values)
+    return tuple(event_from_row(row) for row in rows)
+
+
+def last_sequence(connection: sqlite3.Connection) -> int:
+    """Return the sequence of the newest event, 0 if there is none."""
+    (sequence,) = connection.execute("SELECT coalesce(max(sequence), 0) FROM audit").fetchone()
+    return int(sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveEvent:
+    """A version that entered or left live."""
+
+    action: str
+    ref: VersionRef
+    entered: bool
+
+
+def live_events(
+    connection: sqlite3.Connection, *, name: str | None = None, until: datetime | None = None
+) -> tuple[LiveEvent, ...]:
+    """Return who entered and left live, oldest first."""
+    clauses, values = ["(to_stage = 'live' OR from_stage = 'live')"], list[object]()
+    if name is not None:
+        clauses.append("subject >= ? AND subject < ?")
+        values += [f"{name}@", f"{name}A"]
+    if until is not None:
+        clauses.append("at <= ?")
+        values.append(to_text(until))
+    rows = connection.execute(
+        f"SELECT action, subject, to_stage FROM audit WHERE {' AND '.join(clauses)} ORDER BY sequence", values
+    )
+    return tuple(LiveEvent(action, _ref(subject), to_stage == Stage.LIVE) for action, subject, to_stage in rows)
+
+
+def _ref(subject: str) -> VersionRef:
+    name, _, number = subject.partition("@")
+    return VersionRef(name, int(number))

@@ -1,0 +1,1 @@
+"""Append-only, named migrations: the only author of the schema."""

@@ -1,0 +1,1 @@
+"""Admitting, re-checking and withdrawing base models."""

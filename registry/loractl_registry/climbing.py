@@ -1,0 +1,106 @@
+"""What a climb takes: rungs, policy, base, untouched bytes, and preflight at candidate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loractl_registry._context import Context
+from loractl_registry._store import bases, versions
+from loractl_registry.binding import choose_base
+from loractl_registry.records import AdapterVersion
+from loractl_registry.refusals import BaseGoneError, DamagedFilesError, NoBaseError, StageError
+from loractl_registry.stages import LADDER, Stage, climb
+
+if TYPE_CHECKING:
+    from loractl_registry.preflight import PreflightReport
+
+ALWAYS_HASHED_BYTES = 64 * 2**20
+"""Up to this size the bytes are hashed at every rung; above it, at candidate and at live."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was found out before the write transaction.
+
+    Attributes:
+        binds: The base to bind the version to, if it has none yet.
+    """
+
+    rungs: tuple[Stage, ...]
+    binds: bases.StoredBase | None
+    preflight: PreflightReport | None
+
+
+def rungs_of(version: AdapterVersion, to: Stage | None) -> tuple[Stage, ...]:
+    """Return the rungs that a promotion of `version` enters, none if it is there already.
+
+    Raises:
+        StageError: No climb leads there.
+    """
+    rungs = climb(version.stage, to)
+    if rungs is None:
+        verb = "promote" if to is None else f"promote to {to}"
+        raise StageError(verb, version.ref, version.stage, _way_out(version, to))
+    if not rungs and to is None:
+        return ()
+    return rungs
+
+
+def gather_evidence(context: Context, version: AdapterVersion, rungs: Sequence[Stage], *, actor: str) -> Evidence:
+    """Check everything that a climb over `rungs` takes, without changing anything.
+
+    Raises:
+        DeniedError: A subclass that says which check said no.
+    """
+    for rung in rungs:
+        context.policy.check(version, rung, actor)
+    base, is_new = _base_of(context, version)
+    if version.size_bytes <= ALWAYS_HASHED_BYTES or Stage.CANDIDATE in rungs or Stage.LIVE in rungs:
+        require_intact(context, version)
+    report = _preflight(context, version, base) if Stage.CANDIDATE in rungs else None
+    return Evidence(tuple(rungs), base if is_new else None, report)
+
+
+def require_intact(context: Context, version: AdapterVersion) -> None:
+    """Hash the stored files of `version`.
+
+    Raises:
+        DamagedFilesError: They are not the ones that were added.
+    """
+    with context.database.reading() as connection:
+        manifest = versions.manifest_of(connection, version.digest)
+    if damaged := context.contents.verify(version.digest, manifest):
+        raise DamagedFilesError(version.ref, damaged)
+
+
+def _base_of(context: Context, version: AdapterVersion) -> tuple[bases.StoredBase, bool]:
+    with context.database.reading() as connection:
+        if version.base is not None and version.base_digest is not None:
+            held = bases.find(connection, version.base)
+            if held is None or held.base.digest != version.base_digest:
+                raise BaseGoneError(version.ref, version.base, version.base_digest)
+            return held, False
+        chosen = choose_base(bases.select(connection), None, version.facts.declared_base)
+        found = None if chosen is None else bases.find(connection, chosen.name)
+        if found is None:
+            names = [base.name for base in bases.select(connection)]
+            raise NoBaseError(version.ref, version.facts.declared_base, names)
+        return found, True
+
+
+def _preflight(context: Context, version: AdapterVersion, base: bases.StoredBase) -> PreflightReport:
+    raise NotImplementedError
+
+
+def _way_out(version: AdapterVersion, to: Stage | None) -> str:
+    match version.stage:
+        case Stage.REVOKED:
+            return "revoked is for good; add another version"
+        case Stage.REJECTED:
+            return "add a corrected version under the same name"
+        case _ if to in LADDER:
+            return f"promote climbs; to go down: loractl demote {version.ref} --reason TEXT"
+        case _:
+            return "promote leads to candidate, approved or live"

@@ -1,0 +1,246 @@
+"""The registry as a library: one open home and everything that can be asked of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+
+from loractl_registry import adding, bases, homes, lifecycle, reading
+from loractl_registry._context import Context
+from loractl_registry.clock import utc_now
+from loractl_registry.outcomes import (
+    AddedBase,
+    AddedVersion,
+    BaseVerification,
+    ExportReport,
+    FsckReport,
+    GcReport,
+    Promotion,
+    StageChange,
+    VersionDiff,
+    VersionVerification,
+)
+from loractl_registry.policy import SOLO, Policy
+from loractl_registry.progress import SILENT, Progress
+from loractl_registry.provenance import NOTHING_SAID, ProvenanceInput
+from loractl_registry.records import AdapterVersion, AuditEvent, Base, ServingSnapshot
+from loractl_registry.refs import Ref, VersionRef
+from loractl_registry.stages import Stage, Verb
+
+
+class Registry:
+    """One open home. Safe to share between threads, which then take turns; close it, or use it in a ``with``.
+
+    Every verb is one transaction with one audit event per change. Everything raised on purpose is a `RegistryError`.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    @classmethod
+    def open(
+        cls,
+        home: Path,
+        *,
+        clock: Callable[[], datetime] = utc_now,
+        must_exist: bool = False,
+        policy: Policy = SOLO,
+        busy_timeout_s: float = 5.0,
+    ) -> Registry:
+        """Open the registry in `home`, and create or migrate it where needed.
+
+        Args:
+            home: Folder of ``registry.db`` and ``store/``; created with mode 0700.
+            clock: Where every time in the registry comes from; must return aware times.
+            must_exist: Refuse a home that holds no registry instead of creating one.
+            policy: Who may enter which rung.
+            busy_timeout_s: How long to wait for another process that is writing.
+
+        Raises:
+            HomeNotFoundError: `must_exist`, and there is no registry.
+            NewerDatabaseError, DamagedDatabaseError, LockedError, ReadOnlyError, DiskFullError: As their names say.
+        """
+        return cls(homes.open_home(home, clock=clock, must_exist=must_exist, policy=policy, timeout_s=busy_timeout_s))
+
+    def close(self) -> None:
+        """Close the database; safe to repeat."""
+        self._context.database.close()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def home(self) -> Path:
+        """The folder that this registry lives in."""
+        return self._context.home
+
+    # Bases
+
+    def add_base(
+        self,
+        name: str,
+        source: str,
+        *,
+        actor: str,
+        licence: str | None = None,
+        revision: str | None = None,
+        progress: Progress | None = None,
+    ) -> AddedBase:
+        """Admit a base model by the digests of its config, tokenizer and weights; its files stay where they are.
+
+        The same files under the same name again are a no-op, or a move if they are elsewhere now.
+
+        Args:
+            name: Name that ``serve`` and clients use.
+            source: A folder, or ``hf:OWNER/REPO[@REVISION]``.
+            actor: Who admits it.
+            licence: SPDX identifier; default what the model card says.
+            revision: Hub revision, where `source` names none.
+            progress: Told about downloading and hashing.
+
+        Raises:
+            NameTakenError: An adapter has the name.
+            BaseDiffersError: Other files are admitted under it.
+            RegistryError: A subclass that says what is wrong with the files.
+        """
+        return bases.add_base(
+            self._context, name, source, actor=actor, licence=licence, revision=revision, progress=progress or SILENT
+        )
+
+    def bases(self) -> tuple[Base, ...]:
+        """Return every admitted base, sorted by name."""
+        return reading.list_bases(self._context)
+
+    def base(self, name: str) -> Base:
+        """Return the admitted base `name`, or raise `BaseNotFoundError`."""
+        return reading.get_base(self._context, name)
+
+    def verify_base(self, name: str, *, full: bool, progress: Progress | None = None) -> BaseVerification:
+        """Check the files of a base against its manifest.
+
+        Without `full`, a file whose stat is what it was when it was last hashed is not hashed again.
+        """
+        return bases.verify_base(self._context, name, is_full=full, progress=progress or SILENT)
+
+    def remove_base(self, name: str, *, actor: str) -> Base:
+        """Withdraw a base; its files are not touched.
+
+        Raises:
+            BaseNotFoundError: There is none.
+            BaseInUseError: A version that is neither rejected nor revoked belongs to it.
+        """
+        return bases.remove_base(self._context, name, actor=actor)
+
+    # Adapters
+
+    def add(
+        self,
+        name: str,
+        source: str,
+        *,
+        actor: str,
+        base: str | None = None,
+        provenance: ProvenanceInput = NOTHING_SAID,
+        progress: Progress | None = None,
+    ) -> AddedVersion:
+        """Verify a PEFT folder, store its files, and make it the next version of `name`, a draft.
+
+        The same bytes under the same name again return the version that is there; a base that it lacked is bound.
+
+        Args:
+            name: Name of the adapter, new or not.
+            source: A folder, or ``hf:OWNER/REPO[@REVISION]``.
+            actor: Who adds it.
+            base: Name of the admitted base it belongs to; default: what it declares, else the only one.
+            provenance: What the files do not say.
+            progress: Told about downloading and hashing.
+
+        Raises:
+            NameTakenError: A base has the name.
+            BaseNotFoundError: `base` is not admitted.
+            BoundElsewhereError: The same bytes belong to another base.
+            RegistryError: A subclass that says what is wrong with the files.
+        """
+        return adding.add(
+            self._context, name, source, actor=actor, base=base, said=provenance, progress=progress or SILENT
+        )
+
+    def versions(
+        self, *, name: str | None = None, stage: Stage | None = None, base: str | None = None
+    ) -> tuple[AdapterVersion, ...]:
+        """Return the versions that match every given filter, sorted by ref."""
+        return reading.list_versions(self._context, name=name, stage=stage, base=base)
+
+    def version(self, ref: Ref | VersionRef) -> AdapterVersion:
+        """Return the version that `ref` means; a bare name means the live one. Raises a `NotFoundError`."""
+        return reading.get_version(self._context, ref)
+
+    def promote(self, ref: Ref, *, actor: str, to: Stage | None = None, reason: str | None = None) -> Promotion:
+        """Climb one rung, or up to `to`. A stage already held is a no-op with an empty `entered`.
+
+        Entering candidate hashes the stored files and runs preflight against the base; entering live hashes them and
+        demotes the version that was live to approved. Each rung is one audit event.
+
+        Raises:
+            NotFoundError: No such version.
+            StageError: No climb leads there.
+            DeniedError: Policy, base, bytes or preflight said no; the subclass says which.
+        """
+        return lifecycle.promote(self._context, ref, actor=actor, to=to, reason=reason)
+
+    def demote(self, ref: Ref, *, actor: str, reason: str) -> StageChange:
+        """Take one step down: live to approved, approved to candidate, candidate to draft."""
+        return lifecycle.step_down(self._context, ref, Verb.DEMOTE, actor=actor, reason=reason)
+
+    def reject(self, ref: Ref, *, actor: str, reason: str) -> StageChange:
+        """Turn a candidate down for good. Rejecting twice is a no-op."""
+        return lifecycle.step_down(self._context, ref, Verb.REJECT, actor=actor, reason=reason)
+
+    def retire(self, ref: Ref, *, actor: str, reason: str) -> StageChange:
+        """Take an approved or live version out of service; it may be promoted again. Twice is a no-op."""
+        return lifecycle.step_down(self._context, ref, Verb.RETIRE, actor=actor, reason=reason)
+
+    def revoke(self, ref: Ref, *, actor: str, reason: str) -> StageChange:
+        """Make sure that a version is never served again, from whatever stage. Revoking twice is a no-op."""
+        return lifecycle.step_down(self._context, ref, Verb.REVOKE, actor=actor, reason=reason)
+
+    def rollback(self, name: str, *, actor: str, reason: str | None = None) -> Promotion:
+        """Make the newest earlier live version that is still approved live again.
+
+        Works also when nothing is live now. Twice goes back twice.
+
+        Raises:
+            AdapterNotFoundError: No such name.
+            NothingToRollBackError: No earlier live version is approved.
+            DamagedFilesError: Its stored files no longer match.
+        """
+        return lifecycle.rollback(self._context, name, actor=actor, reason=reason)
+
+    def history(self, name: str | None = None, *, at: datetime | None = None) -> tuple[AuditEvent, ...]:
+        """Return the audit events of an adapter or a base, or all, oldest first, up to `at`."""
+        return reading.list_events(self._context, name, until=at)
+
+    def live_at(self, at: datetime) -> tuple[VersionRef, ...]:
+        """Return the versions that were live at `at`, sorted."""
+        return reading.live_at(self._context, at)
+
+    # Serving
+
+    def snapshot(self, base: str) -> ServingSnapshot:
+        """Return what may answer on `base`, read in one transaction. Raises `BaseNotFoundError`."""
+        return reading.snapshot(self._context, base)
+
+    def record_refusal(self, ref: VersionRef, *, actor: str, reason: str, detail: Mapping[str, object]) -> None:
+        """Write down that a server refused to use `ref`: one audit event, ``adapter.refused``."""
+        lifecycle.record_refusal(self._context, ref, actor=actor, reason=reason, detail=dict(detail))
+
+    def changes(self) -> int:
+        """Return a number that differs whenever anything was committed, here or elsewhere; takes microseconds."""
+        return self._context.database.changes()
