@@ -1,0 +1,125 @@
+"""``loractl add``, ``list`` and ``show``: adapter versions and what is known about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loractl.cli import payloads
+from loractl.cli.app import Command, new_app
+from loractl.cli.context import context_of
+from loractl.cli.params import AdapterArgument, BaseFilter, NameFilter, RefArgument, StageFilter
+from loractl.cli.preflight_view import preflight_lines
+from loractl.cli.style import Style, size_text
+from loractl.cli.tables import Column, table
+from loractl.cli.views import heading, provenance_lines, version_facts, version_table
+from loractl_registry.provenance import ProvenanceInput
+from loractl_registry.records import AdapterVersion, FileEntry
+from loractl_registry.refs import parse_name
+
+if TYPE_CHECKING:
+    from loractl_registry.preflight import PreflightReport
+
+app = new_app("Adapter versions.")
+
+_FILE_COLUMNS = (Column("file"), Column("size", is_number=True, priority=1), Column("digest", Style.dim, priority=2))
+
+
+@app.command(
+    "add",
+    cls=Command,
+    epilog="loractl add support-bot ./out/checkpoint-400 --base qwen3\n"
+    "loractl add support-bot hf:acme/support-lora@v2 --trained-on tickets-2026",
+)
+def add(
+    ctx: typer.Context,
+    name: AdapterArgument,
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A PEFT folder, or hf:OWNER/REPO[@REVISION].")],
+    base: Annotated[
+        str | None, typer.Option(parser=parse_name, metavar="BASE", help="Admitted base that it belongs to.")
+    ] = None,
+    trained_on: Annotated[
+        list[str] | None, typer.Option("--trained-on", metavar="DATASET", help="What it was trained on.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(metavar="SPDX", help="Licence of the adapter.")] = None,
+    code_commit: Annotated[
+        str | None, typer.Option("--code-commit", metavar="COMMIT", help="Commit of the training code.")
+    ] = None,
+    note: Annotated[str | None, typer.Option(metavar="TEXT", help="Anything else worth knowing.")] = None,
+    provenance: Annotated[
+        Path | None, typer.Option(metavar="FILE.json", help="Provenance as a JSON object; options win over it.")
+    ] = None,
+) -> None:
+    """Verify an adapter and store it as the next version of NAME.
+
+    It starts as a draft. The same bytes again are the same version, and say so. What the files tell about where they
+    come from is kept; the options add what they do not tell.
+    """
+    app = context_of(ctx)
+    said = ProvenanceInput(tuple(trained_on or ()), licence, code_commit, note, provenance)
+    added = app.registry.add(name, source, actor=app.actor, base=base, provenance=said, progress=app.progress)
+    version = added.version
+    app.out.emit(
+        lambda: payloads.version_detail(version) | {"is_new": added.is_new},
+        lambda style: [_added_line(version, style, is_new=added.is_new)],
+        hint=f"loractl promote {version.ref}" if added.is_new else f"loractl show {version.ref}",
+    )
+    if version.base is None:
+        app.out.warn(f"the base of {version.ref} is not known; promote needs it: add it again with --base NAME")
+
+
+@app.command("list", cls=Command, epilog="loractl list --stage live\nloractl list --name support-bot --json")
+def list_versions(
+    ctx: typer.Context, name: NameFilter = None, stage: StageFilter = None, base: BaseFilter = None
+) -> None:
+    """List adapter versions."""
+    app = context_of(ctx)
+    versions = app.registry.versions(name=name, stage=stage, base=base)
+    app.out.emit(
+        lambda: [payloads.version_row(version) for version in versions],
+        lambda style: version_table(versions, style) if versions else (),
+    )
+    if not versions:
+        is_filtered = name or stage or base
+        app.out.note("no versions match" if is_filtered else "no adapters yet")
+        app.out.hint("loractl list" if is_filtered else "loractl add NAME SOURCE")
+
+
+@app.command("show", cls=Command, epilog="loractl show support-bot@3\nloractl show support-bot --json")
+def show(ctx: typer.Context, ref: RefArgument) -> None:
+    """Show one version: facts, provenance, files and preflight."""
+    app = context_of(ctx)
+    version = app.registry.version(ref)
+    files = app.registry.manifest(version.ref).files
+    report = app.registry.preflight(version.ref)
+    app.out.emit(
+        lambda: (
+            payloads.version_detail(version)
+            | {"files": [payloads.plain(entry) for entry in files], "preflight": payloads.plain(report)}
+        ),
+        lambda style: _detail(version, files, report, style),
+        hint=f"loractl history {version.ref.name}",
+    )
+
+
+def _added_line(version: AdapterVersion, style: Style, *, is_new: bool) -> str:
+    ref = style.bold(str(version.ref))
+    about = f"rank {version.facts.rank}, {size_text(version.size_bytes)}, base {version.base or 'not known'}"
+    if is_new:
+        return f"Added {ref} as {style.stage(version.stage.value)}  {style.dim(about)}"
+    return f"Already there: {ref} has the same bytes and is {style.stage(version.stage.value)}"
+
+
+def _detail(
+    version: AdapterVersion, files: tuple[FileEntry, ...], report: PreflightReport | None, style: Style
+) -> Iterator[str]:
+    yield from version_facts(version, style)
+    yield from heading("provenance", style)
+    yield from provenance_lines(version.provenance, version.facts.declared_base, style)
+    yield from heading("files", style)
+    yield from table(_FILE_COLUMNS, [(f.path, size_text(f.size_bytes), f.digest) for f in files], style)
+    yield from heading("preflight", style)
+    yield from preflight_lines(report, style)

@@ -1,0 +1,79 @@
+"""Which command lives in which module, and what its words stand for in tab completion."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+ADAPTERS, LIFECYCLE, SERVING, UPKEEP, SETUP = (
+    "Bases and adapters",
+    "Lifecycle",
+    "Serving",
+    "Upkeep",
+    "Set-up",
+)
+SECTIONS = (ADAPTERS, LIFECYCLE, SERVING, UPKEEP, SETUP)
+
+
+class Entry(NamedTuple):
+    """One name below ``loractl``: a command, or a group of them.
+
+    Attributes:
+        module: Below ``loractl.cli``; imported only when the command runs.
+        section: Heading in ``loractl --help``.
+    """
+
+    module: str
+    section: str
+    is_group: bool = False
+
+
+COMMANDS: dict[str, Entry] = {
+    "base": Entry("bases", ADAPTERS, is_group=True),
+    "add": Entry("adapters", ADAPTERS),
+    "list": Entry("adapters", ADAPTERS),
+    "show": Entry("adapters", ADAPTERS),
+    "diff": Entry("history", ADAPTERS),
+    "history": Entry("history", ADAPTERS),
+    "promote": Entry("promoting", LIFECYCLE),
+    "rollback": Entry("promoting", LIFECYCLE),
+    "demote": Entry("lifecycle", LIFECYCLE),
+    "reject": Entry("lifecycle", LIFECYCLE),
+    "retire": Entry("lifecycle", LIFECYCLE),
+    "revoke": Entry("lifecycle", LIFECYCLE),
+    "serve": Entry("serve", SERVING),
+    "demo": Entry("demo", SERVING),
+    "verify": Entry("integrity", UPKEEP),
+    "fsck": Entry("integrity", UPKEEP),
+    "gc": Entry("integrity", UPKEEP),
+    "export": Entry("archives", UPKEEP),
+    "import": Entry("archives", UPKEEP),
+    "backup": Entry("archives", UPKEEP),
+    "doctor": Entry("doctor", SETUP),
+    "config": Entry("configuration", SETUP, is_group=True),
+    "completion": Entry("completion", SETUP, is_group=True),
+}
+
+# What the words of a command stand for, by command and parameter; the kinds are those of `loractl.cli.candidates`.
+WORDS: dict[str, dict[str, str]] = {
+    "base add": {"source": "folder"},
+    "base show": {"name": "base"},
+    "base verify": {"name": "base"},
+    "base remove": {"name": "base"},
+    "add": {"name": "adapter", "source": "folder", "base": "base", "provenance": "file"},
+    "list": {"name": "adapter", "stage": "stage", "base": "base"},
+    "show": {"ref": "ref"},
+    "diff": {"before": "version", "after": "version"},
+    "history": {"name": "adapter"},
+    "promote": {"ref": "promotable", "to": "rung"},
+    "rollback": {"name": "rollback"},
+    "demote": {"ref": "demotable"},
+    "reject": {"ref": "rejectable"},
+    "retire": {"ref": "retirable"},
+    "revoke": {"ref": "revocable"},
+    "serve": {"base": "base"},
+    "verify": {"refs": "ref"},
+    "export": {"words": "ref"},
+    "import": {"file": "file"},
+    "backup": {"file": "file"},
+}
+COMMON_WORDS = {"home": "folder"}

@@ -1,0 +1,123 @@
+"""What a command works with: settings, registry, who asks, the streams, and questions."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import typer
+
+from loractl.cli.errors import CliUsageError, ConfirmationNeededError, DeclinedError
+from loractl.cli.out import Out, standard_out
+from loractl.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from loractl_registry import Registry
+    from loractl_registry.progress import Progress
+
+
+@dataclass(slots=True)
+class Flags:
+    """The flags that every command takes, before or after its name."""
+
+    json: bool = False
+    quiet: bool = False
+    no_input: bool = False
+    home: str | None = None
+
+
+@dataclass
+class AppContext:
+    """Everything that a command needs, made when it is first asked for.
+
+    Attributes:
+        argv: The command line as it was typed.
+        overrides: Settings that the command's own flags set.
+        stack: What is closed when the command ends.
+    """
+
+    flags: Flags
+    stack: ExitStack
+    argv: tuple[str, ...] = ()
+    overrides: dict[str, object] = field(default_factory=dict[str, object])
+
+    @cached_property
+    def settings(self) -> Settings:
+        """All settings; reading them fails only in commands that use them."""
+        return load_settings({"home": self.flags.home, **self.overrides}, os.environ)
+
+    @property
+    def actor(self) -> str:
+        """Who appears in the audit log."""
+        return self.settings.actor
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The registry of the home, closed when the command ends."""
+        from loractl_registry import Registry  # help and completion must not pay for it
+
+        return self.stack.enter_context(Registry.open(self.settings.home))
+
+    @cached_property
+    def out(self) -> Out:
+        """The streams."""
+        return standard_out(is_json=self.flags.json, is_quiet=self.flags.quiet)
+
+    @property
+    def progress(self) -> Progress | None:
+        """A progress bar on stderr, or None where nobody would see it."""
+        if self.flags.quiet or self.flags.json or not sys.stderr.isatty():
+            return None
+        from loractl.cli.progress import Bar
+
+        return Bar()
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is somebody to ask."""
+        return not self.flags.no_input and sys.stdin.isatty() and sys.stderr.isatty()
+
+    def confirm(self, question: str, *, is_sure: bool, flag: str = "--yes") -> None:
+        """Ask before something that cannot be undone.
+
+        Args:
+            question: What is about to happen, as a question.
+            is_sure: The user has said yes already.
+            flag: The flag that says yes.
+
+        Raises:
+            ConfirmationNeededError: There is nobody to ask.
+            DeclinedError: The answer was no.
+        """
+        if is_sure:
+            return
+        if not self.can_ask:
+            raise ConfirmationNeededError(f"{question.rstrip('?')} needs a yes", flag)
+        if not typer.confirm(question, err=True):
+            raise DeclinedError
+
+    def answer(self, given: str | None, question: str, flag: str) -> str:
+        """Return the text that `flag` gave, or ask for it.
+
+        Raises:
+            ConfirmationNeededError: It was not given, and there is nobody to ask.
+            CliUsageError: It is empty.
+        """
+        if given is None:
+            if not self.can_ask:
+                raise ConfirmationNeededError(f"{question} is missing", f"{flag} TEXT")
+            given = str(typer.prompt(question, err=True))
+        if not given.strip():
+            raise CliUsageError(f"{question} is empty", hint=f"say something behind {flag}; it is kept in the history")
+        return given.strip()
+
+
+def context_of(ctx: typer.Context, **overrides: object) -> AppContext:
+    """Return what the command behind `ctx` works with; `overrides` are settings that its flags set."""
+    app: AppContext = ctx.obj
+    app.overrides.update(overrides)
+    return app

@@ -1,0 +1,27 @@
+"""The arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from loractl_registry.refs import Ref, parse_name, parse_ref
+from loractl_registry.stages import Stage
+
+RefArgument = Annotated[
+    Ref, typer.Argument(parser=parse_ref, metavar="REF", help="NAME@3, or NAME for the version that is live.")
+]
+AdapterArgument = Annotated[str, typer.Argument(parser=parse_name, metavar="NAME", help="Name of the adapter.")]
+BaseArgument = Annotated[str, typer.Argument(parser=parse_name, metavar="NAME", help="Name of the base.")]
+
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history. Asked for on a terminal.")
+]
+OptionalReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the history.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+NameFilter = Annotated[str | None, typer.Option("--name", parser=parse_name, metavar="NAME", help="Only this adapter.")]
+StageFilter = Annotated[Stage | None, typer.Option("--stage", help="Only versions in this stage.")]
+BaseFilter = Annotated[
+    str | None, typer.Option("--base", parser=parse_name, metavar="BASE", help="Only adapters of this base.")
+]

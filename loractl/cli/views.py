@@ -1,0 +1,103 @@
+"""Pieces of text that several commands show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+from loractl.cli.style import Style, clean, size_text
+from loractl.cli.tables import Column, facts, table
+from loractl_registry.outcomes import Damage
+from loractl_registry.records import AdapterVersion, Provenance
+
+VERSION_COLUMNS = (
+    Column("ref", Style.bold),
+    Column("stage", Style.stage),
+    Column("base", priority=1),
+    Column("rank", priority=4, is_number=True),
+    Column("size", priority=3, is_number=True),
+    Column("digest", Style.dim, priority=5),
+    Column("added", Style.dim, priority=2),
+    Column("by", Style.dim, priority=6),
+)
+
+
+def when(moment: datetime) -> str:
+    """Return a time for people: UTC, to the minute."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}"
+
+
+def short_digest(digest: str) -> str:
+    """Return enough of a digest to tell two apart by eye."""
+    return digest.removeprefix("sha256:")[:12]
+
+
+def version_cells(version: AdapterVersion) -> tuple[str, ...]:
+    """Return the cells of `VERSION_COLUMNS`."""
+    return (
+        str(version.ref),
+        version.stage.value,
+        version.base or "-",
+        str(version.facts.rank),
+        size_text(version.size_bytes),
+        short_digest(version.digest),
+        when(version.added_at),
+        version.added_by,
+    )
+
+
+def version_table(versions: Sequence[AdapterVersion], style: Style) -> Iterator[str]:
+    """Yield the table of ``list``."""
+    return table(VERSION_COLUMNS, map(version_cells, versions), style)
+
+
+def version_facts(version: AdapterVersion, style: Style) -> Iterator[str]:
+    """Yield what a version is."""
+    fact = version.facts
+    yield from facts(
+        [
+            ("ref", str(version.ref)),
+            ("stage", version.stage.value),
+            ("base", version.base or "not known yet"),
+            ("digest", version.digest),
+            ("size", size_text(version.size_bytes)),
+            ("rank", f"{fact.rank}, alpha {fact.alpha:g}"),
+            ("modules", ", ".join(fact.modules)),
+            ("experts", fact.experts.value),
+            ("tensors", f"{fact.tensor_count}, {fact.dtype}"),
+            ("added", f"{when(version.added_at)} by {version.added_by}"),
+            ("path", str(version.path)),
+        ],
+        style,
+    )
+
+
+def provenance_lines(provenance: Provenance, declared_base: str | None, style: Style) -> Iterator[str]:
+    """Yield where a version came from; what nobody said is left out."""
+    yield from facts(
+        [
+            ("source", provenance.source),
+            ("commit", provenance.commit or ""),
+            ("author", provenance.author or ""),
+            ("licence", provenance.licence or "not stated"),
+            ("trained on", ", ".join(provenance.datasets) or "not stated"),
+            ("trained from", declared_base or ""),
+            ("code commit", provenance.code_commit or ""),
+            ("note", provenance.note or ""),
+            *((key, str(value)) for key, value in sorted(provenance.extra.items())),
+        ],
+        style,
+    )
+
+
+def damage_lines(subject: str, damaged: Sequence[Damage], style: Style) -> Iterator[str]:
+    """Yield the files of `subject` that are not what their manifest says."""
+    yield f"{style.bad('damaged')}  {subject}"
+    for one in damaged:
+        yield f"  {clean(one.path)}: expected {clean(one.expected)}, found {clean(one.found)}"
+
+
+def heading(title: str, style: Style) -> Iterator[str]:
+    """Yield the line above a part of a longer answer."""
+    yield ""
+    yield style.bold(title)
