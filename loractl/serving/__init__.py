@@ -1,0 +1,1 @@
+"""The composition root: registry, engine and gateway become one running server."""

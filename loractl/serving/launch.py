@@ -1,0 +1,191 @@
+"""The body of ``loractl serve``: check, plan, start, watch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from loractl.engine.plan import EnginePlan, plan_engine
+from loractl.logs import private_log_file
+from loractl.serving.config import CONFIG_VARIABLE, EngineConfig
+from loractl.serving.device import choose_device, has_nvidia_gpu, has_vllm_build
+from loractl.serving.environment import engine_environment
+from loractl.serving.errors import BaseChangedError, EngineCrashedError, PortTakenError
+from loractl.serving.flags import check_engine_flags
+from loractl.serving.process import EngineProcess, log_path
+from loractl.serving.readiness import Endpoint, answers, claim_endpoint
+from loractl.serving.request import Ready, ServeRequest, ServeUi
+from loractl.serving.state import RunState, process_start, remove_state, running, sole_server, write_state
+from loractl.serving.supervision import Inbox, Supervision
+from loractl.vllm_plugin.command import engine_command
+from loractl_registry import Ref, Registry, ServingSnapshot, Stage, VersionVerification
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedServer:
+    """Everything that is known before the engine starts.
+
+    Attributes:
+        snapshot: What may answer, without the damaged versions.
+        argv: The vLLM command.
+        environment: What loractl sets for it; the rest it inherits through an allow-list.
+        withheld: Variables that the engine was spared, with why.
+        damaged: Versions whose stored files are not what was added; they are not served.
+    """
+
+    snapshot: ServingSnapshot
+    plan: EnginePlan
+    endpoint: Endpoint
+    argv: tuple[str, ...]
+    environment: Mapping[str, str]
+    withheld: Mapping[str, str]
+    damaged: tuple[VersionVerification, ...]
+
+    @property
+    def shell(self) -> str:
+        """The vLLM command as one would type it."""
+        variables = [f"{name}={shlex.quote(value)}" for name, value in sorted(self.environment.items())]
+        return " ".join([*variables, shlex.join(self.argv)])
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Every name that a request may ask for once the engine has taken what it can, the base last."""
+        fitting = [version for version in self.snapshot.versions if self.plan.refusal_of(version) is None]
+        live = [version.ref.name for version in fitting if version.stage is Stage.LIVE]
+        return (*live, *(str(version.ref) for version in fitting), self.snapshot.base.name)
+
+
+def prepare(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> PreparedServer:
+    """Check and plan everything that ``loractl serve`` would start, and start nothing; ``--dry-run`` ends here.
+
+    Raises:
+        FlagRefusedError, DeviceMissingError, EngineMissingError, PortTakenError: See each.
+        BaseChangedError: A file of the base is not what was admitted.
+        NotFoundError: There is no such base.
+    """
+    check_engine_flags(request.engine_args)
+    device = choose_device(request.device, has_gpu=has_nvidia_gpu, has_build=has_vllm_build)
+    endpoint = _endpoint(request)
+    _check_base(request.base, registry, ui)
+    snapshot, damaged = _intact(registry.snapshot(request.base), registry)
+    plan = plan_engine(snapshot, device=device, max_adapters=request.max_adapters, max_rank=request.max_rank)
+    command = engine_command(
+        plan,
+        base_path=snapshot.base.path,
+        host=endpoint.host,
+        port=endpoint.port,
+        extra_args=request.engine_args,
+    )
+    seen = engine_environment(os.environ, {})
+    return PreparedServer(snapshot, plan, endpoint, tuple(command.argv), dict(command.env), seen.withheld, damaged)
+
+
+def serve(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> int:
+    """Serve the base and its approved adapters until asked to stop; return the exit code.
+
+    0 when SIGTERM or Ctrl-C ended a server that answered, after its running requests finished or `request.drain_s` was
+    over; 130 when it was interrupted before it answered, or a second time while it drained.
+
+    Raises:
+        AlreadyServedError: Another process serves this base from this home.
+        EngineCrashedError: The engine ended by itself; `ui` was shown its last lines.
+        ServeError: See `prepare`.
+    """
+    with sole_server(request.home, request.base):
+        server = prepare(request, registry=registry, ui=ui)
+        ui.prepared(server)
+        for name, why in server.withheld.items():
+            ui.notice("WARNING", f"the engine does not see {name}: {why}")
+        _record_damage(server, request.actor, registry, ui)
+        return _run(request, server, ui)
+
+
+def _endpoint(request: ServeRequest) -> Endpoint:
+    # An engine that is still loading has bound its port but does not listen yet, which another bind does not notice.
+    for other in running(request.home):
+        if other.port == request.port:
+            raise PortTakenError(request.host, request.port, f"loractl serves base {other.base} there")
+    return claim_endpoint(request.host, request.port)
+
+
+def _check_base(name: str, registry: Registry, ui: ServeUi) -> None:
+    found = registry.verify_base(name, full=False, progress=ui.progress)
+    if not found.is_intact:
+        raise BaseChangedError(name, [damage.path for damage in found.damaged])
+
+
+def _intact(snapshot: ServingSnapshot, registry: Registry) -> tuple[ServingSnapshot, tuple[VersionVerification, ...]]:
+    """Return `snapshot` without the versions whose files are not what was added, and what was found about those."""
+    refs = [Ref(version.ref.name, version.ref.number) for version in snapshot.versions]
+    damaged = tuple(found for found in (registry.verify(refs) if refs else ()) if not found.is_intact)
+    lost = {found.ref for found in damaged}
+    return replace(snapshot, versions=tuple(v for v in snapshot.versions if v.ref not in lost)), damaged
+
+
+def _record_damage(server: PreparedServer, actor: str, registry: Registry, ui: ServeUi) -> None:
+    for found in server.damaged:
+        paths = [damage.path for damage in found.damaged]
+        ui.notice("ERROR", f"refused {found.ref}: its stored files are damaged: {', '.join(paths)}")
+        registry.record_refusal(found.ref, actor=actor, reason="damaged", detail={"files": paths})
+
+
+def _run(request: ServeRequest, server: PreparedServer, ui: ServeUi) -> int:
+    log = log_path(request.home, request.base)
+    config = EngineConfig(
+        home=request.home,
+        base=request.base,
+        actor=request.actor,
+        plan=server.plan,
+        instance=secrets.token_hex(16),
+        log_level=request.log_level,
+    )
+    with Inbox() as inbox, _engine(request, server, config, inbox) as process:
+
+        def ready(startup_s: float) -> None:
+            ui.ready(Ready(server.endpoint, server.plan, server.models, startup_s, log))
+
+        return Supervision(
+            process,
+            inbox,
+            ui,
+            answers=lambda: answers(server.endpoint, config.instance),
+            on_ready=ready,
+            crash=lambda when, code: EngineCrashedError(when, code, log),
+            drain_s=request.drain_s,
+        ).run()
+
+
+@contextlib.contextmanager
+def _engine(
+    request: ServeRequest, server: PreparedServer, config: EngineConfig, inbox: Inbox
+) -> Iterator[EngineProcess]:
+    """Start the engine, publish the run state, and take both back at the end, whatever happened."""
+    file = config.write()
+    own = {**server.environment, CONFIG_VARIABLE: str(file)}
+    process: EngineProcess | None = None
+    try:
+        process = EngineProcess(
+            server.argv,
+            engine_environment(os.environ, own).variables,
+            on_line=inbox.add_line,
+            log=private_log_file(log_path(request.home, request.base)),
+        )
+        write_state(request.home, _state(request, server))
+        yield process
+    finally:
+        if process is not None:
+            process.kill()
+        remove_state(request.home, request.base)
+        file.unlink(missing_ok=True)
+
+
+def _state(request: ServeRequest, server: PreparedServer) -> RunState:
+    pid = os.getpid()
+    started = process_start(pid)
+    if started is None:
+        raise OSError(f"no /proc/{pid}/stat")
+    return RunState(pid, started, server.endpoint.host, server.endpoint.port, request.base, server.plan)
