@@ -1,0 +1,99 @@
+"""Handing a judged request to the engine's server, and its answer back."""
+
+from __future__ import annotations
+
+from loractl.gateway.asgi import JSON_TYPE, ASGIApp, Headers, Message, Receive, Scope, Send, header_values, headers_of
+from loractl.gateway.errors import ModelNotFoundError, answer_error, closing_event
+from loractl.gateway.flights import Flight
+
+# vLLM reads priorities, ranks and sessions from X- headers, so only headers that are known to be harmless pass.
+_PASSED_HEADERS = frozenset(
+    {b"accept", b"accept-encoding", b"authorization", b"host", b"traceparent", b"tracestate", b"user-agent"}
+)
+
+
+def rewritten(scope: Scope, *, path: str, request_id: str, body: bytes) -> Scope:
+    """Return `scope` as the engine's server may see it: the exact path, and only headers that cannot steer it."""
+    passed = [(name, value) for name, value in headers_of(scope) if name.lower() in _PASSED_HEADERS]
+    headers: Headers = [*passed, (b"x-request-id", request_id.encode())]
+    if body:
+        headers = [*headers, (b"content-type", JSON_TYPE), (b"content-length", str(len(body)).encode())]
+    return {
+        **scope,
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": headers,
+    }
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """Return a `receive` that gives `body` first and then whatever still comes, so that a disconnect is heard."""
+    is_given = False
+
+    async def receive_replayed() -> Message:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return receive_replayed
+
+
+async def forward_revocable(app: ASGIApp, scope: Scope, receive: Receive, send: Send, flight: Flight) -> None:
+    """Let `app` answer unless the version behind the request is refused meanwhile.
+
+    An answer that has not begun by then becomes the 404. One that has begun ends when the engine aborts it, or is cut.
+    """
+    answer = _Answer(send, flight)
+
+    async def receive_or_cut() -> Message:
+        return await flight.receive(receive)
+
+    try:
+        await app(scope, receive_or_cut, answer)
+    except Exception:
+        if not flight.is_cut:
+            raise
+    if flight.is_cut:
+        await answer.end()
+
+
+class _Answer:
+    """The way of an answer back to the client."""
+
+    __slots__ = ("_flight", "_is_complete", "_is_events", "_is_replaced", "_is_started", "_send")
+
+    def __init__(self, send: Send, flight: Flight) -> None:
+        self._send = send
+        self._flight = flight
+        self._is_started = self._is_replaced = self._is_complete = self._is_events = False
+
+    async def __call__(self, message: Message) -> None:
+        """Pass `message` on, untouched and at once, while it may leave."""
+        if self._is_replaced or self._flight.is_cut:
+            return
+        if message["type"] == "http.response.start":
+            if self._flight.is_refused:
+                await self._replace()
+                return
+            self._is_started = True
+            content_types = header_values(headers_of(message), b"content-type")
+            self._is_events = bool(content_types) and content_types[0].startswith(b"text/event-stream")
+        elif not message.get("more_body"):
+            self._is_complete = True
+        await self._send(message)
+
+    async def end(self) -> None:
+        """End an answer that was cut: as the 404, as an event that says so, or by breaking off."""
+        if not self._is_started and not self._is_replaced:
+            await self._replace()
+        elif self._is_events and not self._is_complete and not self._is_replaced:
+            self._is_complete = True
+            await self._send(closing_event(ModelNotFoundError()))
+
+    async def _replace(self) -> None:
+        self._is_replaced = True
+        await answer_error(ModelNotFoundError(), self._send)

@@ -1,0 +1,108 @@
+"""Looking at the registry and at stored files from one thread, so that the event loop never waits for a disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from loractl.gateway.integrity import Signature, signature_of
+from loractl_registry import ServingSnapshot, VersionRef
+
+
+class RegistrySource(Protocol):
+    """What the gateway needs of a `Registry`."""
+
+    def changes(self) -> int:
+        """Return a number that differs once anything was committed."""
+        ...
+
+    def snapshot(self, base: str) -> ServingSnapshot:
+        """Return what may answer on `base`, read in one transaction."""
+        ...
+
+    def record_refusal(self, ref: VersionRef, *, actor: str, reason: str, detail: Mapping[str, object]) -> None:
+        """Write one audit event ``adapter.refused``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the database."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What one look found.
+
+    Attributes:
+        snapshot: What may answer now, if anything was committed since the last look.
+        error: Why the registry could not be read, or None.
+        touched: The versions whose files are not those of the signature given.
+    """
+
+    snapshot: ServingSnapshot | None
+    error: str | None
+    touched: frozenset[VersionRef]
+
+
+class RegistryWatch:
+    """One connection to the registry of one home. Every method blocks and must be called from the same thread.
+
+    Args:
+        open_registry: Opens the registry; must not create one.
+        database: Its database file. When the path leads to another file than before, that one is opened: the open one
+            would be watched for ever without a change.
+        base: The base whose versions are watched.
+    """
+
+    def __init__(self, open_registry: Callable[[], RegistrySource], database: Path, base: str) -> None:
+        self._open_registry = open_registry
+        self._database = database
+        self._base = base
+        self._registry: RegistrySource | None = None
+        self._file: tuple[int, int] | None = None
+        self._changes: int | None = None
+
+    def look(self, files: Mapping[VersionRef, tuple[Path, Signature | None]]) -> Sight:
+        """Look at the registry and at `files`; after a failure the next look starts from a fresh connection."""
+        snapshot, error = None, None
+        try:
+            snapshot = self.poll()
+        except Exception as failure:  # noqa: BLE001  # whatever it is, what may answer is not known any more
+            error = str(failure) or type(failure).__name__
+        touched = frozenset(ref for ref, (path, signature) in files.items() if signature_of(path) != signature)
+        return Sight(snapshot, error, touched)
+
+    def poll(self) -> ServingSnapshot | None:
+        """Return what may answer now if anything was committed since the last poll, else None.
+
+        Raises whatever the registry raises.
+        """
+        try:
+            registry = self._connection()
+            changes = registry.changes()
+            if changes == self._changes:
+                return None
+            snapshot = registry.snapshot(self._base)
+        except BaseException:
+            self.close()
+            raise
+        # The number from before the snapshot: a commit in between is read again rather than missed.
+        self._changes = changes
+        return snapshot
+
+    def close(self) -> None:
+        """Let go of the database; the next poll opens it again."""
+        registry, self._registry, self._changes = self._registry, None, None
+        if registry is not None:
+            registry.close()
+
+    def _connection(self) -> RegistrySource:
+        stat = self._database.stat()
+        file = stat.st_dev, stat.st_ino
+        if self._registry is not None and file != self._file:
+            self.close()
+        if self._registry is None:
+            self._registry, self._file = self._open_registry(), file
+        return self._registry
