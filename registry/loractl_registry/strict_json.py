@@ -1,0 +1,54 @@
+"""JSON as every parser reads it: no duplicate key, no NaN, nothing but what the standard says."""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn
+
+
+class StrictJsonError(ValueError):
+    """The text is not JSON, or two parsers could read it differently."""
+
+
+def parse_object(data: bytes) -> dict[str, object]:
+    """Parse UTF-8 JSON text whose outermost value is an object.
+
+    Raises:
+        StrictJsonError: The message says what is wrong, without a full stop.
+    """
+    try:
+        value: object = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_parse_int
+        )
+    except UnicodeDecodeError as error:
+        raise StrictJsonError(f"it is not UTF-8 (byte {error.start})") from error
+    except RecursionError as error:
+        raise StrictJsonError("it is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        raise StrictJsonError(f"it is not JSON ({error.msg}, line {error.lineno})") from error
+    if not isinstance(value, dict):
+        raise StrictJsonError("it is no JSON object")
+    held: dict[str, object] = value
+    return held
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    held = dict(pairs)
+    if len(held) != len(pairs):
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise StrictJsonError(f"it has the key {ascii(key)[:80]} twice")
+            seen.add(key)
+    return held
+
+
+def _refuse_constant(word: str) -> NoReturn:
+    raise StrictJsonError(f"it holds {word}, which is not JSON")
+
+
+def _parse_int(digits: str) -> int:
+    # Readers in other languages stop at 64 bits, and Python's own limit is a ValueError without a place.
+    if len(digits) > 20:
+        raise StrictJsonError(f"it holds the number {digits[:20]}…, which has {len(digits)} digits")
+    return int(digits)
