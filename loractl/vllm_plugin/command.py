@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from loractl_registry.records import ExpertLayout
+from loractl.engine.plan import Device, EnginePlan
 
 MIDDLEWARE = "loractl.serving.middleware.GatewayMiddleware"
 
@@ -24,63 +23,10 @@ _ENVIRONMENT: Mapping[str, str] = {
 _CPU_ENVIRONMENT: Mapping[str, str] = {
     # Helpers of vLLM are torch.compile'd where they are defined: each would start a C++ compiler at its first call.
     "TORCHDYNAMO_DISABLE": "1",
-    # Keeps the worker inside the engine's process. With 1, vLLM starts a third process on CPU, which imports everything once more.
+    # Keeps the worker inside the engine's process. With 1, vLLM starts a third process on CPU, which imports everything
+    # once more.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
-_CPU_FLAGS: tuple[str, ...] = (
-    # The dtype that adds no error of its own; `auto` would round a float32 base to bfloat16.
-    "--dtype",
-    "float32",
-    # There is nothing to compile for, and with a fixed KV cache this also skips the warm-up.
-    "--enforce-eager",
-    # Otherwise vLLM reserves most of a memory node. Pages are taken as they are used.
-    "--kv-cache-memory-bytes",
-    str(2**30),
-    # The longest context that fits that cache, where the base allows for more.
-    "--max-model-len",
-    "auto",
-    "--max-num-seqs",
-    "32",
-)
-
-
-class EngineShape(Protocol):
-    """What the command needs of an engine plan."""
-
-    @property
-    def base(self) -> str:
-        """Name of the base, which requests use for the base itself."""
-        ...
-
-    @property
-    def device(self) -> str:
-        """``cpu`` or ``cuda``."""
-        ...
-
-    @property
-    def slots(self) -> int:
-        """Adapters in one batch; 0 starts the engine without LoRA."""
-        ...
-
-    @property
-    def host_slots(self) -> int:
-        """Adapters kept in host memory, at least `slots`."""
-        ...
-
-    @property
-    def max_rank(self) -> int:
-        """A rung of vLLM's ladder of ranks."""
-        ...
-
-    @property
-    def modules(self) -> Collection[str]:
-        """Module suffixes that adapters may touch; empty means every module that vLLM can wrap."""
-        ...
-
-    @property
-    def layouts(self) -> Collection[ExpertLayout]:
-        """Layouts of expert tensors that adapters may have."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +42,7 @@ class EngineCommand:
 
 
 def engine_command(
-    plan: EngineShape,
+    plan: EnginePlan,
     *,
     base_path: Path,
     host: str,
@@ -107,35 +53,40 @@ def engine_command(
     """Return the command that serves the base in `base_path` as `plan` says.
 
     `extra_args` come last, so that they win over what is chosen here. `middleware` is the ASGI class that vLLM puts in
-    front of its server, or None to start vLLM bare, which the tests of the engine do.
+    front of its server; without one, vLLM is started bare, as a test of the engine alone wants it.
     """
-    on_cpu = plan.device == "cpu"
+    is_on_cpu = plan.device is Device.CPU
     argv = (
         sys.executable,
         *_API_SERVER,
-        *("--model", str(base_path), "--served-model-name", plan.base),
-        *("--host", host, "--port", str(port)),
+        *("--model", str(base_path), "--served-model-name", plan.base, "--host", host, "--port", str(port)),
         *(("--middleware", middleware) if middleware else ()),
         # loractl reads the log to say how far the start is; a line for each request would bury what matters.
         "--disable-uvicorn-access-log",
         "--disable-fastapi-docs",
-        *(_CPU_FLAGS if on_cpu else ()),
-        *_lora_flags(plan),
+        *_size_flags(plan),
+        # Nothing is compiled for the CPU with adapters, and with a fixed KV cache this also skips the warm-up.
+        *(("--enforce-eager", "--max-num-seqs", "32") if is_on_cpu else ()),
+        *_adapter_flags(plan),
         *extra_args,
     )
-    return EngineCommand(argv, {**_ENVIRONMENT, **(_CPU_ENVIRONMENT if on_cpu else {})})
+    return EngineCommand(argv, {**_ENVIRONMENT, **(_CPU_ENVIRONMENT if is_on_cpu else {})})
 
 
-def _lora_flags(plan: EngineShape) -> tuple[str, ...]:
-    if not plan.slots:
-        return ()
-    flags = [
-        *("--enable-lora", "--max-loras", str(plan.slots), "--max-cpu-loras", str(max(plan.slots, plan.host_slots))),
+def _size_flags(plan: EnginePlan) -> tuple[str, ...]:
+    chosen = (
+        ("--dtype", plan.dtype),
+        ("--max-model-len", plan.max_context),
+        ("--kv-cache-memory-bytes", plan.cache_bytes),
+    )
+    return tuple(text for flag, value in chosen if value is not None for text in (flag, str(value)))
+
+
+def _adapter_flags(plan: EnginePlan) -> tuple[str, ...]:
+    return (
+        *("--enable-lora", "--max-loras", str(plan.slots), "--max-cpu-loras", str(plan.host_slots)),
         *("--max-lora-rank", str(plan.max_rank)),
-    ]
-    if plan.modules:
-        # Every wrapped layer costs time and memory whether an adapter touches it or not.
-        flags += ["--lora-target-modules", *sorted(plan.modules)]
-    if ExpertLayout.FUSED in plan.layouts:
-        flags.append("--enable-mixed-moe-lora-format")
-    return tuple(flags)
+        # Every wrapped layer costs time and memory, whether an adapter touches it or not.
+        *(("--lora-target-modules", *plan.modules) if plan.modules else ()),
+        *(("--enable-mixed-moe-lora-format",) if plan.is_mixed else ()),
+    )
