@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from loractl_registry.adapter_names import CONFIG
 from loractl_registry.file_errors import AdapterConfigError, shown
 from loractl_registry.home_errors import os_errors_named
-from loractl_registry.strict_json import StrictJsonError, parse_object
+from loractl_registry.strict_json import StrictJsonError, as_list, parse_object
 
 MAX_CONFIG_BYTES = 2**20
 MAX_RANK = 512
@@ -193,10 +193,8 @@ def _matched(patterns: Mapping[str, _T], module: str) -> _T | None:
 
 def _tupled(value: object) -> object:
     """Return a JSON list as the tuple that a frozen value holds, and anything else as it is."""
-    if not isinstance(value, list):
-        return value
-    items: list[object] = value
-    return tuple(items)
+    items = as_list(value)
+    return value if items is None else tuple(items)
 
 
 def _named(error: ValidationError) -> AdapterConfigError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,16 +16,16 @@ from loractl_registry.records import FileEntry
 BUFFER_BYTES = 4 * 2**20
 MAX_WORKERS = 8
 
-Signature = tuple[int, int, int]
+Signature = tuple[int, int, int, int]
 
 
 def signature_of(status: os.stat_result) -> Signature:
-    """Return size, mtime in nanoseconds and inode: what tells an untouched file without reading it."""
-    return (status.st_size, status.st_mtime_ns, status.st_ino)
+    """Return size, mtime and ctime in nanoseconds, and inode: what tells an untouched file without reading it."""
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 @contextmanager
-def shown_progress(progress: Progress, label: str, total_bytes: int) -> Iterator[Progress]:
+def shown_progress(progress: Progress, label: str, total_bytes: int) -> Generator[Progress]:
     """Start `label`, and end it also after a failure."""
     progress.start(label, total_bytes)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,7 @@ class OpenFolder:
 
 
 @contextmanager
-def opened_folder(folder: Path) -> Iterator[OpenFolder]:
+def opened_folder(folder: Path) -> Generator[OpenFolder]:
     """Open the files of an adapter in `folder`, without following a link inside it.
 
     Taken are adapter_config.json, adapter_model.safetensors and README.md. Anything else is ignored if it is a folder

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loractl_registry.file_errors import MalformedSafetensorsError, shown
 from loractl_registry.home_errors import os_errors_named
-from loractl_registry.strict_json import StrictJsonError, parse_object
+from loractl_registry.strict_json import StrictJsonError, as_list, as_object, parse_object
 
 DTYPE_BITS: Mapping[str, int] = {
     "F64": 64, "F32": 32, "F16": 16, "BF16": 16,
@@ -22,7 +22,7 @@ DTYPE_BITS: Mapping[str, int] = {
 
 TORCH_NAMES: Mapping[str, str] = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+    "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
 """Torch's name of the floating dtypes that an adapter may have."""
@@ -111,8 +111,8 @@ class TensorFile:
     metadata: Mapping[str, str]
 
 
-def open_safetensors_header(path: Path, *, limits: Limits = ADAPTER_LIMITS) -> TensorFile:
-    """Read and check the header of the file at `path`; its data is not read.
+def open_safetensors_header(path: Path, *, limits: Limits = ADAPTER_LIMITS, name: str | None = None) -> TensorFile:
+    """Read and check the header of the file at `path`, which messages call `name`; its data is not read.
 
     Every byte after the header belongs to exactly one tensor: the file is not truncated and carries nothing else.
 
@@ -123,7 +123,7 @@ def open_safetensors_header(path: Path, *, limits: Limits = ADAPTER_LIMITS) -> T
     with os_errors_named(path):
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            return read_safetensors_header(handle, path.name, limits=limits)
+            return read_safetensors_header(handle, name or path.name, limits=limits)
         finally:
             os.close(handle)
 
@@ -176,9 +176,9 @@ def _read_exactly(handle: int, length: int, file: str) -> bytes:
 def _read_metadata(value: object, file: str) -> dict[str, str]:
     if value is None:
         return {}
-    if not isinstance(value, dict):
+    held = as_object(value)
+    if held is None:
         raise MalformedSafetensorsError(file, f"__metadata__ is {shown(value)} and must be an object of texts")
-    held: dict[str, object] = value
     for key, text in held.items():
         if not isinstance(text, str):
             raise MalformedSafetensorsError(file, f"__metadata__ {shown(key)} is {shown(text)} and must be a text")
@@ -193,11 +193,11 @@ def _is_unicode(text: str) -> bool:
 
 def _read_tensor(name: str, row: object, file: str, limits: Limits) -> TensorInfo:
     _check_name(name, file, limits)
-    if not isinstance(row, dict) or row.keys() != _KEYS:
+    held = as_object(row)
+    if held is None or held.keys() != _KEYS:
         raise MalformedSafetensorsError(
             file, f"its entry is {shown(row)} and must have dtype, shape and data_offsets", tensor=name
         )
-    held: dict[str, object] = row
     dtype = held["dtype"]
     if not isinstance(dtype, str) or dtype not in limits.dtypes:
         raise MalformedSafetensorsError(
@@ -230,8 +230,8 @@ def _check_name(name: str, file: str, limits: Limits) -> None:
 
 
 def _naturals(value: object, key: str, name: str, file: str) -> tuple[int, ...]:
-    if isinstance(value, list):
-        items: list[object] = value
+    items = as_list(value)
+    if items is not None:
         numbers = tuple(item for item in items if type(item) is int and 0 <= item < 2**63)
         if len(numbers) == len(items):
             return numbers

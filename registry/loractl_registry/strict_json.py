@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import NoReturn
+from typing import NoReturn, cast
 
 
 class StrictJsonError(ValueError):
@@ -26,10 +26,20 @@ def parse_object(data: bytes) -> dict[str, object]:
         raise StrictJsonError("it is nested too deeply") from error
     except json.JSONDecodeError as error:
         raise StrictJsonError(f"it is not JSON ({error.msg}, line {error.lineno})") from error
-    if not isinstance(value, dict):
+    held = as_object(value)
+    if held is None:
         raise StrictJsonError("it is no JSON object")
-    held: dict[str, object] = value
     return held
+
+
+def as_object(value: object) -> dict[str, object] | None:
+    """Return a parsed JSON value if it is an object."""
+    return cast("dict[str, object]", value) if isinstance(value, dict) else None
+
+
+def as_list(value: object) -> list[object] | None:
+    """Return a parsed JSON value if it is a list."""
+    return cast("list[object]", value) if isinstance(value, list) else None
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
