@@ -1,13 +1,13 @@
 """Versioned LoRA adapters: where each came from, whether it may be used, and the bytes that were approved.
 
-Cheap to import: `Registry`, and what it alone needs, is loaded when it is first asked for.
+Cheap to import, because tab completion imports it: most names are loaded when they are first asked for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
-from loractl_registry.clock import utc_now
 from loractl_registry.errors import (
     ConflictError,
     DeniedError,
@@ -17,48 +17,28 @@ from loractl_registry.errors import (
     RegistryError,
     UsageError,
 )
-from loractl_registry.outcomes import (
-    AddedBase,
-    AddedVersion,
-    BaseVerification,
-    Change,
-    Damage,
-    ExportReport,
-    Finding,
-    FsckReport,
-    GcReport,
-    Promotion,
-    StageChange,
-    TensorSummary,
-    VersionDiff,
-    VersionVerification,
-)
-from loractl_registry.progress import SILENT, Progress
-from loractl_registry.records import (
-    AdapterFacts,
-    AdapterVersion,
-    AuditEvent,
-    Base,
-    ExpertLayout,
-    FileEntry,
-    Manifest,
-    Provenance,
-    ServingSnapshot,
-)
 from loractl_registry.refs import Ref, VersionRef, parse_name, parse_ref
 from loractl_registry.stages import Stage, Verb
 
 if TYPE_CHECKING:
-    from loractl_registry.policy import SOLO, Policy
-    from loractl_registry.provenance import ProvenanceInput
-    from loractl_registry.registry import Registry
+    from loractl_registry.clock import (utc_now,)
+    from loractl_registry.outcomes import (AddedBase, AddedVersion, BaseVerification, Change, Damage, ExportReport, Finding, FsckReport, GcReport, Promotion, StageChange, TensorSummary, VersionDiff, VersionVerification,)
+    from loractl_registry.policy import (SOLO, Policy,)
+    from loractl_registry.progress import (SILENT, Progress,)
+    from loractl_registry.provenance import (ProvenanceInput,)
+    from loractl_registry.records import (AdapterFacts, AdapterVersion, AuditEvent, Base, ExpertLayout, FileEntry, Manifest, Provenance, ServingSnapshot,)
+    from loractl_registry.registry import (Registry,)
 
 _LATE = {
-    "Policy": "loractl_registry.policy",
-    "ProvenanceInput": "loractl_registry.provenance",
-    "Registry": "loractl_registry.registry",
-    "SOLO": "loractl_registry.policy",
+    'clock': ('utc_now',),
+    'outcomes': ('AddedBase', 'AddedVersion', 'BaseVerification', 'Change', 'Damage', 'ExportReport', 'Finding', 'FsckReport', 'GcReport', 'Promotion', 'StageChange', 'TensorSummary', 'VersionDiff', 'VersionVerification'),
+    'policy': ('SOLO', 'Policy'),
+    'progress': ('SILENT', 'Progress'),
+    'provenance': ('ProvenanceInput',),
+    'records': ('AdapterFacts', 'AdapterVersion', 'AuditEvent', 'Base', 'ExpertLayout', 'FileEntry', 'Manifest', 'Provenance', 'ServingSnapshot'),
+    'registry': ('Registry',),
 }
+_MODULE_OF = {name: f"{__name__}.{module}" for module, names in _LATE.items() for name in names}
 
 __all__ = [
     "SILENT",
@@ -108,8 +88,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    if name not in _LATE:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib  # as late as what it imports
-
-    return getattr(importlib.import_module(_LATE[name]), name)
+    value = globals()[name] = getattr(import_module(_MODULE_OF[name]), name)
+    return value

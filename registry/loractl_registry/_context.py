@@ -6,10 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from loractl_registry._store.database import Database
-from loractl_registry.content import ContentStore
 from loractl_registry.policy import Policy
+
+if TYPE_CHECKING:
+    from loractl_registry.content import ContentStore
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.refusals import FileExistsRefusedError
 
+TEMPORARY = "tmp"
+
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
 
 
@@ -36,6 +38,15 @@ def written_beside(target: Path) -> Iterator[Path]:
         finally:
             with suppress(FileNotFoundError):
                 part.unlink()
+
+
+@contextmanager
+def temporary_folder(home: Path) -> Iterator[Path]:
+    """Give an empty folder below `home`, gone at the end; fsck clears up what a killed process leaves."""
+    root = home / TEMPORARY
+    root.mkdir(mode=0o700, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="unpack-", dir=root) as name:
+        yield Path(name)
 
 
 def fsync(path: Path) -> None:

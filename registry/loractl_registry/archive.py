@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -12,16 +11,17 @@ from typing import BinaryIO
 from loractl_registry import archive_format as form
 from loractl_registry._context import Context
 from loractl_registry._faults import reach
-from loractl_registry._files import written_beside
+from loractl_registry._files import temporary_folder, written_beside
 from loractl_registry._lease import writing_lease
 from loractl_registry._store import bases, versions
 from loractl_registry._store.rows import facts_to_dict, provenance_from_json, provenance_to_dict, to_json
 from loractl_registry.actors import parse_actor
 from loractl_registry.adding import Draft, store, withdrawn_on_failure
-from loractl_registry.archive_format import ArchivedFile, ArchivedVersion, ArchiveError, ArchiveManifest
+from loractl_registry.archive_format import ArchivedFile, ArchivedProvenance, ArchivedVersion, ArchiveError, ArchiveManifest
+from loractl_registry.binding import choose_base
 from loractl_registry.clock import to_text
 from loractl_registry.content import Ingested
-from loractl_registry.errors import RegistryError, UsageError
+from loractl_registry.errors import UsageError
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.outcomes import AddedVersion, Damage, ExportReport
 from loractl_registry.progress import SILENT
@@ -37,8 +37,8 @@ def export(context: Context, refs: Sequence[Ref | VersionRef], file: Path) -> Ex
     if not refs:
         raise UsageError("no version to export", hint="name at least one ref")
     with context.database.reading() as connection:
-        chosen = sorted({get_version(context, ref).ref: get_version(context, ref) for ref in refs}.items())
-        found = [version for _, version in chosen]
+        chosen = {version.ref: version for version in (get_version(context, ref) for ref in refs)}
+        found = [chosen[ref] for ref in sorted(chosen)]
         contents = {version.digest: versions.manifest_of(connection, version.digest).files for version in found}
     for version in found:
         if version.stage is Stage.REVOKED:
@@ -49,27 +49,117 @@ def export(context: Context, refs: Sequence[Ref | VersionRef], file: Path) -> Ex
     )
     owner = {version.digest: version for version in found}
     with written_beside(file) as part, part.open("wb") as stream:
-        digest = _write(stream, manifest, lambda of, path: _open_stored(owner[of], path), owner)
+        digest = _write(stream, manifest, owner)
     return ExportReport(file, tuple(version.ref for version in found), file.stat().st_size, digest)
 
 
 def import_archive(context: Context, file: Path, *, actor: str) -> tuple[AddedVersion, ...]:
     """Store every version of an archive as a draft, or nothing; see `Registry.import_archive`."""
     actor = parse_actor(actor)
-    with ExitStack() as stack:
-        stack.enter_context(writing_lease(context.home))
-        with os_errors_named(file):
-            stream = stack.enter_context(file.open("rb"))
-            manifest = form.read_manifest(stream)
-            _refuse_revoked(manifest)
-            ingested = _ingest_all(context, stream, manifest, stack)
-        reach("import.before_publish")
-        connection = stack.enter_context(context.database.writing())
-        admitted = bases.select(connection)
-        added = tuple(
-            store(context, connection, _draft(version, ingested[version.digest], admitted), actor=actor)
-            for version in manifest.versions
-        )
-        reach("import.before_commit")
+    with writing_lease(context.home), os_errors_named(file), file.open("rb") as stream:
+        manifest = form.read_manifest(stream)
+        _refuse_revoked(manifest)
+        with _ingested(context, stream, manifest) as ingested, context.database.writing() as connection:
+            reach("import.before_publish")
+            admitted = bases.select(connection)
+            drafts = [_draft(version, ingested[version.digest], admitted) for version in manifest.versions]
+            added = tuple(store(context, connection, draft, actor=actor) for draft in drafts)
+            reach("import.before_commit")
     reach("import.after_commit")
     return added
+
+
+def _archived(version: AdapterVersion) -> ArchivedVersion:
+    return ArchivedVersion(
+        name=version.ref.name,
+        number=version.ref.number,
+        stage=version.stage.value,
+        digest=version.digest,
+        base=version.base,
+        base_digest=version.base_digest,
+        facts=facts_to_dict(version.facts),
+        provenance=ArchivedProvenance.model_validate(provenance_to_dict(version.provenance)),
+        added_at=to_text(version.added_at),
+        added_by=version.added_by,
+    )
+
+
+def _archived_file(entry: FileEntry) -> ArchivedFile:
+    return ArchivedFile.model_validate({"path": entry.path, "size_bytes": entry.size_bytes, "digest": entry.digest})
+
+
+def _write(stream: BinaryIO, manifest: ArchiveManifest, owner: Mapping[str, AdapterVersion]) -> str:
+    """Write the archive and return its digest."""
+    digest = hashlib.sha256()
+
+    def put(data: bytes) -> None:
+        digest.update(data)
+        stream.write(data)
+
+    text = form.manifest_bytes(manifest)
+    for data in (form.header_of(form.MANIFEST_NAME, len(text)), text, form.padding_of(len(text))):
+        put(data)
+    for content, file in form.members_of(manifest):
+        put(form.header_of(form.member_name(content, file.path), file.size_bytes))
+        _copy_stored(owner[content], file, put)
+        put(form.padding_of(file.size_bytes))
+    put(form.end_of_archive())
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _copy_stored(version: AdapterVersion, file: ArchivedFile, put: Callable[[bytes], None]) -> None:
+    """Copy one stored file, and refuse it if it is not what its manifest says."""
+    digest = hashlib.sha256()
+    copied = 0
+    with (version.path / file.path).open("rb") as stored:
+        while chunk := stored.read(form.CHUNK):
+            copied += len(chunk)
+            if copied > file.size_bytes:
+                break
+            digest.update(chunk)
+            put(chunk)
+    found = f"sha256:{digest.hexdigest()}"
+    if copied != file.size_bytes or found != file.digest:
+        raise DamagedFilesError(version.ref, [Damage(file.path, file.digest, found)])
+
+
+def _refuse_revoked(manifest: ArchiveManifest) -> None:
+    for version in manifest.versions:
+        if version.stage == Stage.REVOKED:
+            raise ArchiveError(f"{version.name}@{version.number} was revoked where it was exported")
+
+
+@contextmanager
+def _ingested(
+    context: Context, stream: BinaryIO, manifest: ArchiveManifest
+) -> Iterator[Mapping[str, Ingested]]:
+    """Unpack and check every content, all of them before any is stored."""
+    ingested: dict[str, Ingested] = {}
+    with ExitStack() as stack:
+        for content, files in sorted(manifest.contents.items()):
+            with temporary_folder(context.home) as folder:
+                for file in files:
+                    _unpack(stream, content, file, folder)
+                ingested[content] = context.contents.ingest(folder, SILENT)
+                stack.enter_context(withdrawn_on_failure(context, [ingested[content]]))
+            found = ingested[content].manifest.digest
+            if found != content:
+                raise ArchiveError(f"a content should be {content} and is {found}")
+        form.read_end(stream)
+        yield ingested
+
+
+def _unpack(stream: BinaryIO, content: str, file: ArchivedFile, folder: Path) -> None:
+    with (folder / file.path).open("xb") as target:
+        form.read_member(stream, form.member_name(content, file.path), file, target.write)
+
+
+def _draft(version: ArchivedVersion, ingested: Ingested, admitted: Sequence[Base]) -> Draft:
+    """Return `version` as this registry will know it; its base is the one with the same digest, if it named one."""
+    provenance = provenance_from_json(to_json(version.provenance.model_dump()))
+    if version.base_digest is None:
+        base = choose_base(admitted, None, ingested.facts.declared_base)
+    else:
+        base = next((base for base in admitted if base.digest == version.base_digest), None)
+    detail = {"imported_as": f"{version.name}@{version.number}", "added_there_by": version.added_by}
+    return Draft(version.name, ingested, base, base_is_said=False, provenance=provenance, detail=detail)

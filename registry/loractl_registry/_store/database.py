@@ -58,10 +58,10 @@ class Database:
             DamagedDatabaseError: The file is no database, or one of another program.
             LockedError, ReadOnlyError, DiskFullError: As their names say.
         """
-        with _named(path):
+        with named_errors(path):
             connection = _connect(path, busy_timeout_s)
         try:
-            with _named(path):
+            with named_errors(path):
                 _prepare(connection, path, clock)
         except BaseException:
             connection.close()
@@ -100,13 +100,13 @@ class Database:
 
     def changes(self) -> int:
         """Return a number that differs whenever anything was committed, by this connection or another."""
-        with self._lock, _named(self.path):
+        with self._lock, named_errors(self.path):
             (version,) = self._connection.execute("PRAGMA data_version").fetchone()
             return int(version) + self._own_commits
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with self._lock, _named(self.path):
+        with self._lock, named_errors(self.path):
             self._connection.execute(begin)
             try:
                 yield self._connection
@@ -128,7 +128,8 @@ def open_read_only(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite says about the database at `path` into the registry's errors."""
     try:
         yield
     except sqlite3.Error as error:
@@ -142,7 +143,6 @@ def _connect(path: Path, busy_timeout_s: float) -> sqlite3.Connection:
 def _prepare(connection: sqlite3.Connection, path: Path, clock: Callable[[], datetime]) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA recursive_triggers = ON")
-    connection.execute("PRAGMA trusted_schema = OFF")
     pending = pending_migrations(connection, path)
     (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
     if mode != "wal":

@@ -134,10 +134,10 @@ def manifests(connection: sqlite3.Connection) -> dict[str, Manifest]:
     return {digest: manifest_from_json(text) for digest, text in rows}
 
 
-def collected_at(connection: sqlite3.Connection, digest: str) -> datetime | None:
-    """Return when gc removed the bytes of `digest`, or None if they should be there."""
-    (text,) = connection.execute("SELECT collected_at FROM content WHERE digest = ?", (digest,)).fetchone()
-    return None if text is None else from_text(text)
+def collected(connection: sqlite3.Connection) -> dict[str, datetime]:
+    """Return when gc removed which contents, by digest."""
+    rows = connection.execute("SELECT digest, collected_at FROM content WHERE collected_at IS NOT NULL")
+    return {digest: from_text(text) for digest, text in rows}
 
 
 def mark_collected(connection: sqlite3.Connection, digest: str, at: datetime) -> None:
@@ -152,7 +152,7 @@ def collectable(connection: sqlite3.Connection) -> dict[str, int]:
         " SELECT 1 FROM version v WHERE v.digest = c.digest AND v.stage NOT IN ('rejected', 'revoked')"
         ") ORDER BY digest"
     )
-    return {digest: size for digest, size in rows}
+    return dict(rows.fetchall())
 
 
 def refs_of(

@@ -1,0 +1,127 @@
+"""The tables as SQLModel declares them: what a live database is compared with, and the way to another engine later.
+
+Private, and imported only for that comparison: importing SQLModel takes longer than promoting a version, and its table
+models do not validate what they are given.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import MetaData, Table
+from sqlmodel import Field, SQLModel
+
+
+class _Declared(SQLModel):
+    """Keeps these tables apart from every other SQLModel of the process."""
+
+    metadata = MetaData()
+
+
+class MigrationRow(_Declared, table=True):
+    """A migration that has been applied."""
+
+    __tablename__ = "migration"
+
+    name: str = Field(primary_key=True)
+    applied_at: str
+
+
+class BaseRow(_Declared, table=True):
+    """An admitted base, or one that was."""
+
+    __tablename__ = "base"
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    digest: str
+    path: str
+    source: str
+    licence: str | None
+    size_bytes: int
+    file_count: int
+    manifest: str
+    signatures: str
+    config: str
+    added_at: str
+    added_by: str
+    removed_at: str | None
+
+
+class ContentRow(_Declared, table=True):
+    """The bytes that one or more versions share."""
+
+    __tablename__ = "content"
+
+    digest: str = Field(primary_key=True)
+    size_bytes: int
+    manifest: str
+    facts: str
+    collected_at: str | None
+
+
+class VersionRow(_Declared, table=True):
+    """A version of an adapter."""
+
+    __tablename__ = "version"
+
+    name: str = Field(primary_key=True)
+    number: int = Field(primary_key=True)
+    stage: str
+    digest: str = Field(foreign_key="content.digest")
+    base_id: int | None = Field(foreign_key="base.id")
+    provenance: str
+    added_at: str
+    added_by: str
+
+
+class AuditRow(_Declared, table=True):
+    """One change."""
+
+    __tablename__ = "audit"
+
+    sequence: int | None = Field(default=None, primary_key=True)
+    at: str
+    actor: str
+    action: str
+    subject: str
+    from_stage: str | None
+    to_stage: str | None
+    reason: str | None
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredTable:
+    """What SQLite should say about a table.
+
+    Attributes:
+        columns: By name, the type, whether NULL is refused, and whether it belongs to the primary key.
+        foreign_keys: Column and what it refers to, as ``table.column``.
+    """
+
+    columns: dict[str, tuple[str, bool, bool]]
+    foreign_keys: set[tuple[str, str]]
+
+
+def declared_tables() -> dict[str, DeclaredTable]:
+    """Return every declared table by name."""
+    return {name: _declared(table) for name, table in _Declared.metadata.tables.items()}
+
+
+def _declared(table: Table) -> DeclaredTable:
+    # SQLite calls the alias of the row id nullable, though it never is.
+    columns = {
+        column.name: (
+            "INTEGER" if column.type.python_type is int else "TEXT",
+            not column.nullable and not (column.primary_key and column.type.python_type is int and _is_alone(table)),
+            bool(column.primary_key),
+        )
+        for column in table.columns
+    }
+    keys = {(key.parent.name, key.target_fullname) for key in table.foreign_keys}
+    return DeclaredTable(columns, keys)
+
+
+def _is_alone(table: Table) -> bool:
+    return len(table.primary_key.columns) == 1

@@ -1,0 +1,156 @@
+-- index audit_by_live
+CREATE INDEX audit_by_live ON audit (sequence) WHERE to_stage = 'live' OR from_stage = 'live';
+
+-- index audit_by_subject
+CREATE INDEX audit_by_subject ON audit (subject, sequence);
+
+-- index base_name_is_unique
+CREATE UNIQUE INDEX base_name_is_unique ON base (name) WHERE removed_at IS NULL;
+
+-- index version_by_base
+CREATE INDEX version_by_base ON version (base_id);
+
+-- index version_by_digest
+CREATE INDEX version_by_digest ON version (digest);
+
+-- index version_by_stage
+CREATE INDEX version_by_stage ON version (stage, name);
+
+-- index version_live_is_unique
+CREATE UNIQUE INDEX version_live_is_unique ON version (name) WHERE stage = 'live';
+
+-- table audit
+CREATE TABLE audit (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    at TEXT NOT NULL CHECK (at GLOB '????-??-??T??:??:??.??????Z'),
+    actor TEXT NOT NULL CHECK (length(actor) > 0),
+    action TEXT NOT NULL CHECK (action GLOB '[a-z]*.[a-z]*'),
+    subject TEXT NOT NULL CHECK (length(subject) > 0),
+    from_stage TEXT
+        CHECK (from_stage IN ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked')),
+    to_stage TEXT
+        CHECK (to_stage IN ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked')),
+    reason TEXT,
+    detail TEXT NOT NULL CHECK (json_valid(detail))
+) STRICT;
+
+-- table base
+CREATE TABLE base (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL COLLATE NOCASE
+        CHECK (length(name) BETWEEN 1 AND 63 AND name GLOB '[a-z0-9]*' AND name NOT GLOB '*[^a-z0-9._-]*'),
+    digest TEXT NOT NULL
+        CHECK (length(digest) = 71 AND digest GLOB 'sha256:*' AND substr(digest, 8) NOT GLOB '*[^0-9a-f]*'),
+    path TEXT NOT NULL CHECK (path GLOB '/*'),
+    source TEXT NOT NULL,
+    licence TEXT,
+    size_bytes INTEGER NOT NULL CHECK (size_bytes >= 0),
+    file_count INTEGER NOT NULL CHECK (file_count > 0),
+    manifest TEXT NOT NULL CHECK (json_valid(manifest)),
+    signatures TEXT NOT NULL CHECK (json_valid(signatures)),
+    config TEXT NOT NULL CHECK (json_valid(config)),
+    added_at TEXT NOT NULL CHECK (added_at GLOB '????-??-??T??:??:??.??????Z'),
+    added_by TEXT NOT NULL CHECK (length(added_by) > 0),
+    removed_at TEXT CHECK (removed_at GLOB '????-??-??T??:??:??.??????Z')
+) STRICT;
+
+-- table content
+CREATE TABLE content (
+    digest TEXT PRIMARY KEY
+        CHECK (length(digest) = 71 AND digest GLOB 'sha256:*' AND substr(digest, 8) NOT GLOB '*[^0-9a-f]*'),
+    size_bytes INTEGER NOT NULL CHECK (size_bytes >= 0),
+    manifest TEXT NOT NULL CHECK (json_valid(manifest)),
+    facts TEXT NOT NULL CHECK (json_valid(facts)),
+    collected_at TEXT CHECK (collected_at GLOB '????-??-??T??:??:??.??????Z')
+) STRICT, WITHOUT ROWID;
+
+-- table migration
+CREATE TABLE migration (
+    name TEXT PRIMARY KEY CHECK (name GLOB '[0-9][0-9][0-9][0-9]_*'),
+    applied_at TEXT NOT NULL CHECK (applied_at GLOB '????-??-??T??:??:??.??????Z')
+) STRICT, WITHOUT ROWID
+;
+
+-- table version
+CREATE TABLE version (
+    name TEXT NOT NULL COLLATE NOCASE
+        CHECK (length(name) BETWEEN 1 AND 63 AND name GLOB '[a-z0-9]*' AND name NOT GLOB '*[^a-z0-9._-]*'),
+    number INTEGER NOT NULL CHECK (number BETWEEN 1 AND 2147483647),
+    stage TEXT NOT NULL
+        CHECK (stage IN ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked')),
+    digest TEXT NOT NULL REFERENCES content (digest),
+    base_id INTEGER REFERENCES base (id),
+    provenance TEXT NOT NULL CHECK (json_valid(provenance)),
+    added_at TEXT NOT NULL CHECK (added_at GLOB '????-??-??T??:??:??.??????Z'),
+    added_by TEXT NOT NULL CHECK (length(added_by) > 0),
+    PRIMARY KEY (name, number),
+    UNIQUE (name, digest),
+    CHECK (base_id IS NOT NULL OR stage IN ('draft', 'rejected', 'revoked'))
+) STRICT, WITHOUT ROWID;
+
+-- trigger audit_refuses_delete
+CREATE TRIGGER audit_refuses_delete BEFORE DELETE ON audit
+BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+
+-- trigger audit_refuses_replace
+CREATE TRIGGER audit_refuses_replace BEFORE INSERT ON audit
+WHEN EXISTS (SELECT 1 FROM audit WHERE sequence = NEW.sequence)
+BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+
+-- trigger audit_refuses_update
+CREATE TRIGGER audit_refuses_update BEFORE UPDATE ON audit
+BEGIN SELECT RAISE (ABORT, 'the audit log is append-only'); END;
+
+-- trigger base_is_immutable
+CREATE TRIGGER base_is_immutable BEFORE UPDATE OF name, digest, size_bytes, file_count, manifest, config ON base
+BEGIN SELECT RAISE (ABORT, 'a base is immutable but for where its files are'); END;
+
+-- trigger base_name_is_no_version
+CREATE TRIGGER base_name_is_no_version BEFORE INSERT ON base
+WHEN EXISTS (SELECT 1 FROM version WHERE name = NEW.name)
+BEGIN SELECT RAISE (ABORT, 'the name belongs to an adapter'); END;
+
+-- trigger base_refuses_delete
+CREATE TRIGGER base_refuses_delete BEFORE DELETE ON base
+BEGIN SELECT RAISE (ABORT, 'a base is removed by its date, never deleted'); END;
+
+-- trigger content_is_immutable
+CREATE TRIGGER content_is_immutable BEFORE UPDATE OF digest, size_bytes, manifest, facts ON content
+BEGIN SELECT RAISE (ABORT, 'a content is immutable'); END;
+
+-- trigger content_refuses_delete
+CREATE TRIGGER content_refuses_delete BEFORE DELETE ON content
+BEGIN SELECT RAISE (ABORT, 'a content is never deleted'); END;
+
+-- trigger revoked_is_terminal
+CREATE TRIGGER revoked_is_terminal BEFORE UPDATE OF stage ON version
+WHEN OLD.stage = 'revoked'
+BEGIN SELECT RAISE (ABORT, 'revoked is terminal'); END;
+
+-- trigger version_is_immutable
+CREATE TRIGGER version_is_immutable
+BEFORE UPDATE OF name, number, digest, provenance, added_at, added_by ON version
+BEGIN SELECT RAISE (ABORT, 'a version is immutable but for its stage'); END;
+
+-- trigger version_keeps_its_base
+CREATE TRIGGER version_keeps_its_base BEFORE UPDATE OF base_id ON version
+WHEN OLD.base_id IS NOT NULL AND NEW.base_id IS NOT OLD.base_id
+BEGIN SELECT RAISE (ABORT, 'a version keeps its base'); END;
+
+-- trigger version_name_is_no_base
+CREATE TRIGGER version_name_is_no_base BEFORE INSERT ON version
+WHEN EXISTS (SELECT 1 FROM base WHERE name = NEW.name AND removed_at IS NULL)
+BEGIN SELECT RAISE (ABORT, 'the name belongs to a base'); END;
+
+-- trigger version_refuses_delete
+CREATE TRIGGER version_refuses_delete BEFORE DELETE ON version
+BEGIN SELECT RAISE (ABORT, 'a version is never deleted'); END;
+
+-- trigger version_refuses_replace
+CREATE TRIGGER version_refuses_replace BEFORE INSERT ON version
+WHEN EXISTS (
+    SELECT 1 FROM version
+    WHERE name = NEW.name AND (number = NEW.number OR digest = NEW.digest OR (stage = 'live' AND NEW.stage = 'live'))
+)
+BEGIN SELECT RAISE (ABORT, 'a version is never replaced'); END;
+
