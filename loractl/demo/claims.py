@@ -52,7 +52,7 @@ _TEXTS = {
     Claim.TAMPERED_REFUSED: "a version with one flipped byte is refused",
     Claim.OTHERS_KEEP_SERVING: "the other adapter and the base keep answering",
     Claim.TAMPER_VERIFIED: "verify finds the damaged file, and the refusal is in the history",
-    Claim.RESTORED: "with the byte put back, verify is content",
+    Claim.RESTORED: "with the byte put back, verify is content and the version answers again",
     Claim.SECOND_VERSION_SPEAKS: "version 2 answers after its promotion, without a restart",
     Claim.REVOKED_REFUSED: "a revoked version is refused under its name and under its number",
     Claim.ROLLED_BACK: "after rollback the name answers from version 1",

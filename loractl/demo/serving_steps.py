@@ -9,7 +9,17 @@ from loractl.demo.chat import Answer, Question, ask_together, is_overlapping, li
 from loractl.demo.claims import Claim
 from loractl.demo.commands import loractl_argv
 from loractl.demo.server import Server, pick_port
-from loractl.demo.stage import BASE, LAWYER, PIRATE, SHAKESPEARE, DemoStoppedError, Stage, is_neutral, speaks
+from loractl.demo.stage import (
+    BASE,
+    LAWYER,
+    PIRATE,
+    READMISSION_S,
+    SHAKESPEARE,
+    DemoStoppedError,
+    Stage,
+    is_neutral,
+    speaks,
+)
 
 MODELS = (BASE, PIRATE, SHAKESPEARE)
 ASKED = "How is the weather today?"
@@ -105,7 +115,10 @@ def tamper(stage: Stage) -> None:
         _flip_last_byte(file)
     stage.narrator.command("# put the byte back")
     restored = stage.type(f"loractl verify {ref}")
-    stage.observe(Claim.RESTORED, f"exit code {restored.exit_code}", is_seen=restored.exit_code == 0)
+    answer, waited = stage.ask_until(SHAKESPEARE, ASKED, lambda answer: answer.model == ref, READMISSION_S)
+    is_back = restored.exit_code == 0 and speaks(answer, ref)
+    found = f"verify: exit code {restored.exit_code}; {_found([answer])} after {waited:.1f} s"
+    stage.observe(Claim.RESTORED, found, is_seen=is_back)
 
 
 def change_version(stage: Stage) -> None:

@@ -23,6 +23,7 @@ CATCHPHRASES = {
     f"{LAWYER}@1": "Pursuant",
 }
 PROPAGATION_S = 5.0
+READMISSION_S = 20.0
 
 
 class DemoStoppedError(Exception):
@@ -81,13 +82,15 @@ class Stage:
         )
         return answer
 
-    def ask_until(self, model: str, text: str, is_wanted: Callable[[Answer], bool]) -> tuple[Answer, float]:
-        """Ask until the answer is as wanted or the time for a change to arrive is over; return it and the seconds."""
+    def ask_until(
+        self, model: str, text: str, is_wanted: Callable[[Answer], bool], patience_s: float = PROPAGATION_S
+    ) -> tuple[Answer, float]:
+        """Ask until the answer is as wanted or `patience_s` are over; return the last answer and the seconds."""
         started = time.monotonic()
         while True:
             answer = ask(self.url, Question(model, text))
             waited = time.monotonic() - started
-            if is_wanted(answer) or waited > PROPAGATION_S:
+            if is_wanted(answer) or waited > patience_s:
                 break
             time.sleep(0.05)
         self.narrator.command(curl_line(self.url, model, text))
