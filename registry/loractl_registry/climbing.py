@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
 from loractl_registry._context import Context
 from loractl_registry._store import bases, versions
 from loractl_registry.binding import choose_base
+from loractl_registry.preflight import PreflightReport, check_stored
 from loractl_registry.records import AdapterVersion
 from loractl_registry.refusals import BaseGoneError, DamagedFilesError, NoBaseError, StageError
 from loractl_registry.stages import LADDER, Stage, climb
-
-if TYPE_CHECKING:
-    from loractl_registry.preflight import PreflightReport
 
 ALWAYS_HASHED_BYTES = 64 * 2**20
 """Up to this size the bytes are hashed at every rung; above it, at candidate and at live."""
@@ -59,7 +55,7 @@ def gather_evidence(context: Context, version: AdapterVersion, rungs: Sequence[S
     base, is_new = _base_of(context, version)
     if version.size_bytes <= ALWAYS_HASHED_BYTES or Stage.CANDIDATE in rungs or Stage.LIVE in rungs:
         require_intact(context, version)
-    report = _preflight(context, version, base) if Stage.CANDIDATE in rungs else None
+    report = check_stored(version.path, base.base.config) if Stage.CANDIDATE in rungs else None
     return Evidence(tuple(rungs), base if is_new else None, report)
 
 
@@ -88,10 +84,6 @@ def _base_of(context: Context, version: AdapterVersion) -> tuple[bases.StoredBas
             names = [base.name for base in bases.select(connection)]
             raise NoBaseError(version.ref, version.facts.declared_base, names)
         return found, True
-
-
-def _preflight(context: Context, version: AdapterVersion, base: bases.StoredBase) -> PreflightReport:
-    raise NotImplementedError
 
 
 def _way_out(version: AdapterVersion, to: Stage | None) -> str:
