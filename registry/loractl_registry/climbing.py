@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
 from loractl_registry._context import Context
 from loractl_registry._store import bases, versions
 from loractl_registry.binding import choose_base
