@@ -19,7 +19,7 @@ from loractl_registry.hashing import Signature, hash_files, signature_of
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.outcomes import Damage
 from loractl_registry.progress import SILENT, Progress
-from loractl_registry.records import FileEntry, Manifest
+from loractl_registry.records import Manifest
 from loractl_registry.safetensors_header import BASE_LIMITS, TensorFile, open_safetensors_header
 from loractl_registry.sniffing import HEAD_BYTES, code_suffix, dangerous_content
 from loractl_registry.strict_json import StrictJsonError, as_list, as_object, parse_object
@@ -124,8 +124,11 @@ def check_base(
         survey = _survey(folder)
     except SourceNotFoundError:
         return BaseCheck(tuple(Damage(entry.path, entry.digest, "missing") for entry in manifest.files), 0, {})
-    damaged = [Damage(name, _expected(expected, name), _found(problem)) for name, problem in survey.problems.items()]
-    damaged += [Damage(name, "nothing", "unexpected file") for name in survey.taken if name not in expected]
+    damaged = [
+        Damage(name, expected[name].digest, str(problem)) if name in expected else _unexpected(name)
+        for name, problem in survey.problems.items()
+    ]
+    damaged += [_unexpected(name) for name in survey.taken if name not in expected]
     gone = expected.keys() - set(survey.taken) - survey.problems.keys()
     damaged += [Damage(name, expected[name].digest, "missing") for name in gone]
     present = [name for name in survey.taken if name in expected]
@@ -275,9 +278,5 @@ def _signatures(folder: Path, names: Iterable[str]) -> dict[str, Signature]:
     return {name: signature_of((folder / name).stat()) for name in names}
 
 
-def _expected(expected: Mapping[str, FileEntry], name: str) -> str:
-    return expected[name].digest if name in expected else "nothing"
-
-
-def _found(problem: UnsafeFileError) -> str:
-    return f"unexpected file: {problem}"
+def _unexpected(name: str) -> Damage:
+    return Damage(name, "nothing", "unexpected file")

@@ -73,8 +73,8 @@ def _write_all(target: int, data: memoryview) -> None:
 class _Hasher:
     """A thread that hashes buffers in the order in which they come, and gives them back."""
 
-    free: queue.SimpleQueue[bytearray] = field(default_factory=queue.SimpleQueue)
-    full: queue.SimpleQueue[memoryview | None] = field(default_factory=queue.SimpleQueue)
+    free: queue.SimpleQueue[bytearray] = field(default_factory=queue.SimpleQueue[bytearray])
+    full: queue.SimpleQueue[memoryview | None] = field(default_factory=queue.SimpleQueue[memoryview | None])
     _thread: threading.Thread = field(init=False)
     _digest: str = ""
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from loractl_registry.adapter_names import README
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.strict_json import as_list, as_object
 
@@ -29,13 +28,12 @@ class ModelCard:
     datasets: tuple[str, ...] = ()
 
 
-def read_model_card(folder: Path) -> ModelCard:
-    """Read the card in `folder`. A card that is missing or malformed says nothing: it is evidence, not a condition.
+def read_model_card(path: Path) -> ModelCard:
+    """Read the card at `path`. One that is missing, a link or malformed says nothing: it is evidence, not a condition.
 
     Raises:
         RegistryError: The operating system refused.
     """
-    path = folder / README
     if path.is_symlink() or not path.is_file():
         return ModelCard()
     with os_errors_named(path), path.open("rb") as stream:
