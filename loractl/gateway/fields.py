@@ -73,7 +73,7 @@ def check_fields(route: Route, request: Mapping[str, object]) -> None:
 def _check_input(items: object) -> None:
     for item in _mappings(items):
         kind = item.get("type", "message")
-        if kind not in _INPUT_ITEMS:
+        if not _is_one_of(kind, _INPUT_ITEMS):
             raise FieldRefusedError(f"input items of type {_shown(kind)} are not served; send text", param="input")
         for key in ("content", "output", "summary"):
             _check_parts(item.get(key), "input")
@@ -82,7 +82,7 @@ def _check_input(items: object) -> None:
 def _check_parts(parts: object, param: str) -> None:
     for part in _mappings(parts):
         # vLLM guesses the kind of a part that does not name it, or that has a uuid, from its other keys.
-        if part.get("type") not in _TEXT_PARTS or "uuid" in part:
+        if not _is_one_of(part.get("type"), _TEXT_PARTS) or "uuid" in part:
             raise FieldRefusedError(
                 f"content of type {_shown(part.get('type'))} is not served: the server fetches nothing for a client; "
                 "send text",
@@ -92,11 +92,15 @@ def _check_parts(parts: object, param: str) -> None:
 
 def _check_tools(tools: object) -> None:
     for tool in _mappings(tools):
-        if tool.get("type") not in _CLIENT_TOOLS:
+        if not _is_one_of(tool.get("type"), _CLIENT_TOOLS):
             kind = _shown(tool.get("type"))
             raise FieldRefusedError(
                 f"tools of type {kind} are not served: the server runs no tools; send function tools", param="tools"
             )
+
+
+def _is_one_of(kind: object, kinds: frozenset[str]) -> bool:
+    return isinstance(kind, str) and kind in kinds
 
 
 def _is_set(value: object) -> bool:
