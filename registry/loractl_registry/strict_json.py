@@ -58,7 +58,7 @@ def _refuse_constant(word: str) -> NoReturn:
 
 
 def _parse_int(digits: str) -> int:
-    # Readers in other languages stop at 64 bits, and Python's own limit is a ValueError without a place.
-    if len(digits) > 20:
+    # Python's own limit is a ValueError without a place. Tokenizers write "no limit" as a number of 31 digits.
+    if len(digits) > 40:
         raise StrictJsonError(f"it holds the number {digits[:20]}…, which has {len(digits)} digits")
     return int(digits)
