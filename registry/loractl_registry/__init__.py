@@ -21,22 +21,84 @@ from loractl_registry.refs import Ref, VersionRef, parse_name, parse_ref
 from loractl_registry.stages import Stage, Verb
 
 if TYPE_CHECKING:
-    from loractl_registry.clock import (utc_now,)
-    from loractl_registry.outcomes import (AddedBase, AddedVersion, BaseVerification, Change, Damage, ExportReport, Finding, FsckReport, GcReport, Promotion, StageChange, TensorSummary, VersionDiff, VersionVerification,)
-    from loractl_registry.policy import (SOLO, Policy,)
-    from loractl_registry.progress import (SILENT, Progress,)
-    from loractl_registry.provenance import (ProvenanceInput,)
-    from loractl_registry.records import (AdapterFacts, AdapterVersion, AuditEvent, Base, ExpertLayout, FileEntry, Manifest, Provenance, ServingSnapshot,)
-    from loractl_registry.registry import (Registry,)
+    from loractl_registry.clock import (
+        utc_now,
+    )
+    from loractl_registry.outcomes import (
+        AddedBase,
+        AddedVersion,
+        BaseVerification,
+        Change,
+        Damage,
+        ExportReport,
+        Finding,
+        FsckReport,
+        GcReport,
+        Promotion,
+        StageChange,
+        TensorSummary,
+        VersionDiff,
+        VersionVerification,
+    )
+    from loractl_registry.policy import (
+        SOLO,
+        Policy,
+    )
+    from loractl_registry.progress import (
+        SILENT,
+        Progress,
+    )
+    from loractl_registry.provenance import (
+        ProvenanceInput,
+    )
+    from loractl_registry.records import (
+        AdapterFacts,
+        AdapterVersion,
+        AuditEvent,
+        Base,
+        ExpertLayout,
+        FileEntry,
+        Manifest,
+        Provenance,
+        ServingSnapshot,
+    )
+    from loractl_registry.registry import (
+        Registry,
+    )
 
 _LATE = {
-    'clock': ('utc_now',),
-    'outcomes': ('AddedBase', 'AddedVersion', 'BaseVerification', 'Change', 'Damage', 'ExportReport', 'Finding', 'FsckReport', 'GcReport', 'Promotion', 'StageChange', 'TensorSummary', 'VersionDiff', 'VersionVerification'),
-    'policy': ('SOLO', 'Policy'),
-    'progress': ('SILENT', 'Progress'),
-    'provenance': ('ProvenanceInput',),
-    'records': ('AdapterFacts', 'AdapterVersion', 'AuditEvent', 'Base', 'ExpertLayout', 'FileEntry', 'Manifest', 'Provenance', 'ServingSnapshot'),
-    'registry': ('Registry',),
+    "clock": ("utc_now",),
+    "outcomes": (
+        "AddedBase",
+        "AddedVersion",
+        "BaseVerification",
+        "Change",
+        "Damage",
+        "ExportReport",
+        "Finding",
+        "FsckReport",
+        "GcReport",
+        "Promotion",
+        "StageChange",
+        "TensorSummary",
+        "VersionDiff",
+        "VersionVerification",
+    ),
+    "policy": ("SOLO", "Policy"),
+    "progress": ("SILENT", "Progress"),
+    "provenance": ("ProvenanceInput",),
+    "records": (
+        "AdapterFacts",
+        "AdapterVersion",
+        "AuditEvent",
+        "Base",
+        "ExpertLayout",
+        "FileEntry",
+        "Manifest",
+        "Provenance",
+        "ServingSnapshot",
+    ),
+    "registry": ("Registry",),
 }
 _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _LATE.items() for name in names}
 

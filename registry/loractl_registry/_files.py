@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.
 
 
 @contextmanager
-def written_beside(target: Path) -> Iterator[Path]:
+def written_beside(target: Path) -> Generator[Path]:
     """Give a temporary file in the folder of `target`; at the end it is on disk under that name.
 
     Raises:
@@ -41,7 +41,7 @@ def written_beside(target: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def temporary_folder(home: Path) -> Iterator[Path]:
+def temporary_folder(home: Path) -> Generator[Path]:
     """Give an empty folder below `home`, gone at the end; fsck clears up what a killed process leaves."""
     root = home / TEMPORARY
     root.mkdir(mode=0o700, exist_ok=True)

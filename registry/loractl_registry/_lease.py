@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ _FILE = "store.lock"
 
 
 @contextmanager
-def writing_lease(home: Path) -> Iterator[None]:
+def writing_lease(home: Path) -> Generator[None]:
     """Hold a lease while temporary files of this process are in the store; the kernel ends it with the process."""
     handle = _open(home)
     try:
@@ -25,7 +25,7 @@ def writing_lease(home: Path) -> Iterator[None]:
 
 
 @contextmanager
-def sole_lease(home: Path) -> Iterator[bool]:
+def sole_lease(home: Path) -> Generator[bool]:
     """Give True if no other process is writing temporary files, and keep it so inside the block."""
     handle = _open(home)
     try:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from loractl_registry._context import Context
 from loractl_registry._faults import reach
+from loractl_registry._files import TEMPORARY
 from loractl_registry._lease import writing_lease
 from loractl_registry._store import audit, bases, versions
 from loractl_registry._store.audit import NewEvent
 from loractl_registry.actors import parse_actor
 from loractl_registry.binding import choose_base
-from loractl_registry.content import Ingested
 from loractl_registry.errors import RegistryError
 from loractl_registry.outcomes import AddedVersion
 from loractl_registry.progress import Progress
@@ -24,8 +25,11 @@ from loractl_registry.reading import get_version
 from loractl_registry.records import AdapterVersion, Base, Provenance
 from loractl_registry.refs import VersionRef, parse_name
 from loractl_registry.refusals import BoundElsewhereError, NameTakenError
-from loractl_registry.sources import opened_source
+from loractl_registry.sources import opened_adapter
 from loractl_registry.stages import Stage
+
+if TYPE_CHECKING:
+    from loractl_registry.content import Ingested
 
 
 def add(
@@ -43,12 +47,12 @@ def add(
     with context.database.reading() as connection:
         refuse_base_name(connection, name)
         choose_base(bases.select(connection), base, None)
-    with writing_lease(context.home), opened_source(source, progress) as opened:
+    with writing_lease(context.home), opened_adapter(source, context.home / TEMPORARY, progress) as opened:
         ingested = context.contents.ingest(opened.folder, progress)
         provenance = joined(opened.provenance, stated)
         with withdrawn_on_failure(context, [ingested]), context.database.writing() as connection:
             admitted = bases.select(connection)
-            chosen = choose_base(admitted, base, ingested.facts.declared_base)
+            chosen = choose_base(admitted, base, ingested.facts.declared_base or opened.declared_base)
             draft = Draft(name, ingested, chosen, base is not None, provenance)
             added = store(context, connection, draft, actor=actor)
             reach("add.before_commit")
@@ -79,6 +83,7 @@ def store(context: Context, connection: sqlite3.Connection, draft: Draft, *, act
     manifest, at = draft.ingested.manifest, context.clock()
     same = versions.find_same(connection, context.path_of, draft.name, manifest.digest)
     if same is not None:
+        _heal(context, connection, same, draft, actor=actor, at=at)
         return AddedVersion(_bound(context, connection, same, draft, actor=actor, at=at), is_new=False)
     draft.ingested.publish()
     reach("add.after_rename")
@@ -100,7 +105,7 @@ def store(context: Context, connection: sqlite3.Connection, draft: Draft, *, act
 
 
 @contextmanager
-def withdrawn_on_failure(context: Context, ingested: Sequence[Ingested]) -> Iterator[None]:
+def withdrawn_on_failure(context: Context, ingested: Sequence[Ingested]) -> Generator[None]:
     """Remove the temporary files at the end, and after a failure also the folders that no row came to need."""
     try:
         yield
@@ -119,6 +124,19 @@ def refuse_base_name(connection: sqlite3.Connection, name: str) -> None:
     """Return if no admitted base has this name."""
     if bases.find(connection, name) is not None:
         raise NameTakenError(name, "a base")
+
+
+def _heal(
+    context: Context, connection: sqlite3.Connection, same: AdapterVersion, draft: Draft, *, actor: str, at: datetime
+) -> None:
+    """Restore the stored files of `same` if they are damaged, now that the right bytes are at hand."""
+    manifest = draft.ingested.manifest
+    if same.digest in versions.collected(connection):
+        return
+    if damaged := context.contents.verify(manifest.digest, manifest):
+        draft.ingested.publish()
+        detail = {"damaged": [each.path for each in damaged]}
+        audit.append(connection, NewEvent("adapter.restore", str(same.ref), actor, at, detail=detail))
 
 
 def _bound(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from loractl_registry import archive_format as form
 from loractl_registry._context import Context
@@ -17,10 +17,15 @@ from loractl_registry._store import bases, versions
 from loractl_registry._store.rows import facts_to_dict, provenance_from_json, provenance_to_dict, to_json
 from loractl_registry.actors import parse_actor
 from loractl_registry.adding import Draft, store, withdrawn_on_failure
-from loractl_registry.archive_format import ArchivedFile, ArchivedProvenance, ArchivedVersion, ArchiveError, ArchiveManifest
+from loractl_registry.archive_format import (
+    ArchivedFile,
+    ArchivedProvenance,
+    ArchivedVersion,
+    ArchiveError,
+    ArchiveManifest,
+)
 from loractl_registry.binding import choose_base
 from loractl_registry.clock import to_text
-from loractl_registry.content import Ingested
 from loractl_registry.errors import UsageError
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.outcomes import AddedVersion, Damage, ExportReport
@@ -30,6 +35,9 @@ from loractl_registry.records import AdapterVersion, Base, FileEntry
 from loractl_registry.refs import Ref, VersionRef
 from loractl_registry.refusals import DamagedFilesError, StageError
 from loractl_registry.stages import Stage
+
+if TYPE_CHECKING:
+    from loractl_registry.content import Ingested
 
 
 def export(context: Context, refs: Sequence[Ref | VersionRef], file: Path) -> ExportReport:
@@ -130,9 +138,7 @@ def _refuse_revoked(manifest: ArchiveManifest) -> None:
 
 
 @contextmanager
-def _ingested(
-    context: Context, stream: BinaryIO, manifest: ArchiveManifest
-) -> Iterator[Mapping[str, Ingested]]:
+def _ingested(context: Context, stream: BinaryIO, manifest: ArchiveManifest) -> Generator[Mapping[str, Ingested]]:
     """Unpack and check every content, all of them before any is stored."""
     ingested: dict[str, Ingested] = {}
     with ExitStack() as stack:

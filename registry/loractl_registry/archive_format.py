@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import BinaryIO, Literal
 
@@ -13,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loractl_registry._store.rows import to_json
 from loractl_registry.errors import DeniedError
+from loractl_registry.strict_json import StrictJsonError, parse_object
 
-FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 16 << 20
 BLOCK = 512
@@ -76,7 +75,7 @@ class ArchiveManifest(_Strict):
     """Everything but the bytes. `contents` is sorted by digest, and each of its lists by path."""
 
     format: Literal["loractl-archive"] = "loractl-archive"
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     versions: list[ArchivedVersion] = Field(min_length=1, max_length=10_000)
     contents: dict[str, list[ArchivedFile]]
 
@@ -154,14 +153,14 @@ def read_end(stream: BinaryIO) -> None:
 
 def _parse_manifest(text: bytes) -> ArchiveManifest:
     try:
-        json.loads(text, object_pairs_hook=_no_duplicates)
+        parse_object(text)
         manifest = ArchiveManifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise ArchiveError(f"{MANIFEST_NAME} is refused at {where[:80]!r}: {first['msg']}") from error
-    except (ValueError, RecursionError) as error:
-        raise ArchiveError(f"{MANIFEST_NAME} is not JSON: {str(error)[:80]}") from error
+    except StrictJsonError as error:
+        raise ArchiveError(f"{MANIFEST_NAME}: {error}") from error
     if manifest_bytes(manifest) != text:
         raise ArchiveError(f"{MANIFEST_NAME} is not written the way that export writes it")
     _demand_order(manifest)
@@ -186,13 +185,6 @@ def members_of(manifest: ArchiveManifest) -> Iterator[tuple[str, ArchivedFile]]:
     for digest, files in sorted(manifest.contents.items()):
         for file in files:
             yield digest, file
-
-
-def _no_duplicates(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
-    held = dict(pairs)
-    if len(held) != len(pairs):
-        raise ValueError("a key is in it twice")
-    return held
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:

@@ -40,8 +40,6 @@ def rungs_of(version: AdapterVersion, to: Stage | None) -> tuple[Stage, ...]:
     if rungs is None:
         verb = "promote" if to is None else f"promote to {to}"
         raise StageError(verb, version.ref, version.stage, _way_out(version, to))
-    if not rungs and to is None:
-        return ()
     return rungs
 
 

@@ -23,7 +23,7 @@ REGISTRY = "(registry)"
 def gc(context: Context, *, is_dry_run: bool, actor: str) -> GcReport:
     """Remove the bytes that only rejected and revoked versions refer to; see `Registry.gc`.
 
-    The rows say so before the folders go, so that a kill in between leaves an orphan, never a version that looks damaged.
+    The rows say so before the folders go: a kill in between leaves an orphan, never a version that looks damaged.
     """
     actor = parse_actor(actor)
     if is_dry_run:
@@ -48,11 +48,15 @@ def gc(context: Context, *, is_dry_run: bool, actor: str) -> GcReport:
 
 def backup(context: Context, file: Path) -> Path:
     """Copy the database to `file`, consistent also while others write; see `Registry.backup`."""
-    with written_beside(file) as part, closing(sqlite3.connect(part, isolation_level=None)) as copy:
-        with context.database.reading() as connection, named_errors(part):
-            connection.backup(copy)
-            # A copy has to be one file, so that it can be moved by hand.
-            copy.execute("PRAGMA journal_mode = DELETE")
+    with (
+        written_beside(file) as part,
+        named_errors(part),
+        closing(sqlite3.connect(part, isolation_level=None)) as copy,
+        context.database.reading() as connection,
+    ):
+        connection.backup(copy)
+        # A copy has to be one file, so that it can be moved by hand.
+        copy.execute("PRAGMA journal_mode = DELETE")
     return file
 
 

@@ -48,7 +48,7 @@ def refs(home: Path, incomplete: str = "", stages: Sequence[Stage] = tuple(Stage
     marks = ", ".join("?" * len(stages))
     rows = _rows(
         home,
-        "SELECT name, number, stage FROM version WHERE name >= ? AND name <= ?"
+        "SELECT name, number, stage FROM version WHERE name >= ? AND name <= ?"  # noqa: S608 constants and marks alone
         f" AND stage IN ({marks}) AND CAST(number AS TEXT) LIKE ? ORDER BY name, number DESC LIMIT ?",
         (name, upper, *stages, f"{number}%" if number.isdecimal() else "%" if not number else "", LIMIT),
     )

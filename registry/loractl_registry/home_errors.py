@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def refusal_of(error: OSError, path: Path) -> RegistryError:
 
 
 @contextmanager
-def os_errors_named(path: Path) -> Iterator[None]:
+def os_errors_named(path: Path) -> Generator[None]:
     """Turn an `OSError` inside the block into a registry error that names the file, or `path` if it names none."""
     try:
         yield

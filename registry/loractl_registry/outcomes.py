@@ -147,7 +147,8 @@ class Finding:
     """One thing that fsck found.
 
     Attributes:
-        kind: Stable word: ``orphan``, ``leftover``, ``missing``, ``damaged``, ``mode``, ``database``, ``schema``.
+        kind: Stable word: ``orphan``, ``stray``, ``leftover``, ``missing``, ``damaged``, ``mode``, ``database``,
+            ``schema``.
         subject: A path below the home, or the refs concerned.
         is_repaired: Whether this run mended it.
     """

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from loractl_registry.actors import MAX_REASON_LENGTH
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.records import Provenance
 from loractl_registry.refusals import ProvenanceError
+from loractl_registry.strict_json import StrictJsonError, as_list, parse_object
 
 MAX_FILE_BYTES = 1 << 20
 _TEXT_KEYS = ("author", "licence", "code_commit", "note")
@@ -91,18 +90,9 @@ def _read_file(file: Path) -> dict[str, object]:
             f"{file} is larger than {MAX_FILE_BYTES} bytes", hint="keep provenance short, link the rest"
         )
     try:
-        held = json.loads(data, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise ProvenanceError(
-            f"{file} is not JSON: {error}", hint='write an object such as {"licence": "MIT"}'
-        ) from error
-    if not isinstance(held, dict):
-        raise ProvenanceError(f"{file} holds no JSON object", hint='write an object such as {"licence": "MIT"}')
-    return held
-
-
-def _refuse_constant(word: str) -> NoReturn:
-    raise ValueError(f"{word} is not JSON")
+        return parse_object(data)
+    except StrictJsonError as error:
+        raise ProvenanceError(f"{file}: {error}", hint='write an object such as {"licence": "MIT"}') from error
 
 
 def _text(key: str, value: object) -> str | None:
@@ -116,9 +106,9 @@ def _text(key: str, value: object) -> str | None:
 
 
 def _texts(key: str, value: object) -> tuple[str, ...]:
-    if not isinstance(value, list):
+    items = as_list(value)
+    if items is None:
         raise ProvenanceError(f"provenance {key} is {str(value)[:80]!r}", hint="write a list of texts")
-    items: list[object] = value
     texts = (_text(key, item) for item in items)
     return tuple(text for text in texts if text is not None)
 

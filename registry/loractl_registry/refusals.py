@@ -109,7 +109,7 @@ class DamagedFilesError(DeniedError):
         super().__init__(
             f"the stored files of {ref} no longer match their digests:"
             f" {first.path} should be {first.expected} and is {first.found}",
-            hint="add the original files again under a new name, or revoke this version; details: loractl fsck",
+            hint=f"add the original files again, which restores them: loractl add {ref.name} SOURCE",
         )
         self.ref, self.damaged = ref, tuple(damaged)
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from loractl_registry import adding, bases, homes, lifecycle, reading
+from loractl_registry import adding, bases, checking, collecting, homes, lifecycle, reading
 from loractl_registry._context import Context
 from loractl_registry.clock import utc_now
 from loractl_registry.outcomes import (
@@ -230,6 +230,67 @@ class Registry:
     def live_at(self, at: datetime) -> tuple[VersionRef, ...]:
         """Return the versions that were live at `at`, sorted."""
         return reading.live_at(self._context, at)
+
+    def diff(self, a: Ref | VersionRef, b: Ref | VersionRef) -> VersionDiff:
+        """Say what differs between two versions: facts, provenance, files, and tensors by name, shape and bytes."""
+        return checking.diff(self._context, a, b)
+
+    # The home
+
+    def verify(self, refs: Sequence[Ref | VersionRef] = ()) -> tuple[VersionVerification, ...]:
+        """Hash the stored files of `refs`, or of every version, and say which are still what was added.
+
+        A version whose bytes gc has collected is intact and says when.
+        """
+        return checking.verify(self._context, refs)
+
+    def fsck(self, *, repair: bool, actor: str) -> FsckReport:
+        """Look for everything that may be wrong in the home.
+
+        With `repair`, orphans and leftovers of killed processes are removed and modes restored; what is damaged is
+        always reported, and adding the original files again restores it.
+        """
+        from loractl_registry import repair as repairing  # it compares schemas, which nothing else does
+
+        return repairing.fsck(self._context, repair=repair, actor=actor)
+
+    def gc(self, *, dry_run: bool, actor: str = "loractl") -> GcReport:
+        """Remove the stored bytes that only rejected and revoked versions refer to; their history stays."""
+        return collecting.gc(self._context, is_dry_run=dry_run, actor=actor)
+
+    def backup(self, file: Path) -> Path:
+        """Copy the database to `file`, also while others write. The store is not in it: it can be copied at any time.
+
+        Raises:
+            FileExistsRefusedError: `file` is there.
+        """
+        return collecting.backup(self._context, file)
+
+    def export(self, refs: Sequence[Ref | VersionRef], file: Path) -> ExportReport:
+        """Write one archive of `refs` with their files, manifests and provenance; equal refs give equal bytes.
+
+        Raises:
+            FileExistsRefusedError: `file` is there.
+            StageError: One of them is revoked.
+            DamagedFilesError: Stored files no longer match.
+        """
+        from loractl_registry import archive  # pydantic, which other operations do without
+
+        return archive.export(self._context, refs, file)
+
+    def import_archive(self, file: Path, *, actor: str) -> tuple[AddedVersion, ...]:
+        """Store every version of an archive as a draft, or none of them.
+
+        The same bytes under the same name return the version that is there. A version belongs to the admitted base
+        with the digest that the archive names, if there is one.
+
+        Raises:
+            ArchiveError: Anything in it is not as export writes it.
+            NameTakenError: A base has one of the names.
+        """
+        from loractl_registry import archive  # pydantic, which other operations do without
+
+        return archive.import_archive(self._context, file, actor=actor)
 
     # Serving
 

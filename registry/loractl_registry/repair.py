@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 
 from loractl_registry._context import Context
 from loractl_registry._files import TEMPORARY
@@ -49,3 +48,57 @@ def _database_findings(connection: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding("database", DATABASE, f"{table} row {row_id} refers to nothing in {parent}", is_repaired=False)
     for line in check_schema(connection):
         yield Finding("schema", DATABASE, line, is_repaired=False)
+
+
+def _content_findings(context: Context, digest: str, manifest: Manifest, *, repair: bool) -> Iterator[Finding]:
+    contents = context.contents
+    damaged = contents.verify(digest, manifest)
+    for each in damaged:
+        kind = "missing" if each.found == "missing" else "damaged"
+        yield Finding(kind, _subject(context, digest, each), _difference(each), is_repaired=False)
+    if damaged and not contents.path_of(digest).is_dir():
+        return
+    wrong = contents.wrong_modes(digest)
+    if repair:
+        contents.restore_modes(digest)
+    for path in wrong:
+        yield Finding("mode", str(path.relative_to(context.home)), "somebody could write to it", is_repaired=repair)
+
+
+def _orphan_findings(context: Context, needed: set[str], *, repair: bool) -> Iterator[Finding]:
+    contents = context.contents
+    for digest in contents.digests():
+        if digest in needed:
+            continue
+        if repair:
+            contents.remove(digest)
+        where = str(contents.path_of(digest).relative_to(context.home))
+        yield Finding("orphan", where, "no version needs it", is_repaired=repair)
+    for path in contents.strays():
+        yield Finding("stray", str(path.relative_to(context.home)), "loractl did not put it there", is_repaired=False)
+
+
+def _leftover_findings(context: Context, *, repair: bool) -> Iterator[Finding]:
+    """Look for the temporary files of the dead. While others write, theirs are among them and all are left alone."""
+    with sole_lease(context.home) as is_alone:
+        if not is_alone:
+            return
+        for path in context.contents.leftovers():
+            if repair:
+                context.contents.remove_leftover(path)
+            yield Finding("leftover", str(path.relative_to(context.home)), "half written", is_repaired=repair)
+        root = context.home / TEMPORARY
+        for path in sorted(root.iterdir()) if root.is_dir() else ():
+            if repair:
+                shutil.rmtree(path)
+            yield Finding("leftover", str(path.relative_to(context.home)), "half unpacked", is_repaired=repair)
+
+
+def _subject(context: Context, digest: str, damage: Damage) -> str:
+    with context.database.reading() as connection:
+        refs = versions.refs_of(connection, digest)
+    return f"{', '.join(map(str, refs))}: {damage.path}"
+
+
+def _difference(damage: Damage) -> str:
+    return f"should be {damage.expected} and is {damage.found}"

@@ -35,9 +35,8 @@ class StoredBase:
 
 def find(connection: sqlite3.Connection, name: str) -> StoredBase | None:
     """Return the admitted base `name`."""
-    row = connection.execute(
-        f"SELECT id, manifest, signatures, {COLUMNS} FROM base WHERE name = ? AND removed_at IS NULL", (name,)
-    ).fetchone()
+    query = f"SELECT id, manifest, signatures, {COLUMNS} FROM base WHERE name = ? AND removed_at IS NULL"  # noqa: S608 constants
+    row = connection.execute(query, (name,)).fetchone()
     if row is None:
         return None
     row_id, manifest, signatures, *columns = row
@@ -47,14 +46,14 @@ def find(connection: sqlite3.Connection, name: str) -> StoredBase | None:
 
 def select(connection: sqlite3.Connection) -> tuple[Base, ...]:
     """Return every admitted base, sorted by name."""
-    rows = connection.execute(f"SELECT {COLUMNS} FROM base WHERE removed_at IS NULL ORDER BY name")
+    rows = connection.execute(f"SELECT {COLUMNS} FROM base WHERE removed_at IS NULL ORDER BY name")  # noqa: S608 constants and marks alone
     return tuple(base_from_row(row) for row in rows)
 
 
 def insert(connection: sqlite3.Connection, base: Base, manifest: Manifest, signatures: Signatures) -> None:
     """Insert an admitted base."""
     connection.execute(
-        f"INSERT INTO base ({COLUMNS}, manifest, signatures) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        f"INSERT INTO base ({COLUMNS}, manifest, signatures) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 constants and marks alone
         (
             base.name,
             base.digest,

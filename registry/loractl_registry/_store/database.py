@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -82,14 +82,14 @@ class Database:
         self.close()
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Generator[sqlite3.Connection]:
         """Hold the one write transaction; commits at the end, rolls back on any error."""
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
         self._own_commits += 1
 
     @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Generator[sqlite3.Connection]:
         """Hold a read transaction: everything read inside is of one moment. Joins an open transaction."""
         with self._lock:
             if self._connection.in_transaction:
@@ -105,7 +105,7 @@ class Database:
             return int(version) + self._own_commits
 
     @contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+    def _transaction(self, begin: str) -> Generator[sqlite3.Connection]:
         with self._lock, named_errors(self.path):
             self._connection.execute(begin)
             try:
@@ -128,7 +128,7 @@ def open_read_only(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
 
 
 @contextmanager
-def named_errors(path: Path) -> Iterator[None]:
+def named_errors(path: Path) -> Generator[None]:
     """Turn what SQLite says about the database at `path` into the registry's errors."""
     try:
         yield

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 
 from loractl_registry.home_errors import DamagedDatabaseError, NewerDatabaseError
 
+_FOLDER = Path(__file__).parent / "migrations"
 _FILE = re.compile(r"(\d{4}_[a-z0-9_]+)\.sql")
 _LEDGER = """
 CREATE TABLE IF NOT EXISTS migration (
@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS migration (
 
 def known_migrations() -> tuple[str, ...]:
     """Return the names of all migrations, in order."""
-    names = (_FILE.fullmatch(entry.name) for entry in _folder().iterdir())
+    names = (_FILE.fullmatch(entry.name) for entry in _FOLDER.iterdir())
     return tuple(sorted(match.group(1) for match in names if match))
 
 
@@ -49,7 +49,7 @@ def apply_migrations(connection: sqlite3.Connection, names: tuple[str, ...], at:
     """Apply `names` inside the transaction that the caller holds."""
     connection.execute(_LEDGER)
     for name in names:
-        for statement in statements_of(_folder().joinpath(f"{name}.sql").read_text()):
+        for statement in statements_of((_FOLDER / f"{name}.sql").read_text()):
             connection.execute(statement)
         connection.execute("INSERT INTO migration (name, applied_at) VALUES (?, ?)", (name, at))
 
@@ -64,7 +64,3 @@ def statements_of(script: str) -> Iterator[str]:
         if sqlite3.complete_statement(statement):
             yield statement.strip()
             statement = ""
-
-
-def _folder() -> resources.abc.Traversable:
-    return resources.files("loractl_registry._store").joinpath("migrations")

@@ -1,7 +1,7 @@
 """The tables as SQLModel declares them: what a live database is compared with, and the way to another engine later.
 
 Private, and imported only for that comparison: importing SQLModel takes longer than promoting a version, and its table
-models do not validate what they are given.
+models do not validate what they are given. The lower-case name of a class is the name of its table.
 """
 
 from __future__ import annotations
@@ -18,19 +18,15 @@ class _Declared(SQLModel):
     metadata = MetaData()
 
 
-class MigrationRow(_Declared, table=True):
+class Migration(_Declared, table=True):
     """A migration that has been applied."""
-
-    __tablename__ = "migration"
 
     name: str = Field(primary_key=True)
     applied_at: str
 
 
-class BaseRow(_Declared, table=True):
+class Base(_Declared, table=True):
     """An admitted base, or one that was."""
-
-    __tablename__ = "base"
 
     id: int | None = Field(default=None, primary_key=True)
     name: str
@@ -48,10 +44,8 @@ class BaseRow(_Declared, table=True):
     removed_at: str | None
 
 
-class ContentRow(_Declared, table=True):
+class Content(_Declared, table=True):
     """The bytes that one or more versions share."""
-
-    __tablename__ = "content"
 
     digest: str = Field(primary_key=True)
     size_bytes: int
@@ -60,10 +54,8 @@ class ContentRow(_Declared, table=True):
     collected_at: str | None
 
 
-class VersionRow(_Declared, table=True):
+class Version(_Declared, table=True):
     """A version of an adapter."""
-
-    __tablename__ = "version"
 
     name: str = Field(primary_key=True)
     number: int = Field(primary_key=True)
@@ -75,10 +67,8 @@ class VersionRow(_Declared, table=True):
     added_by: str
 
 
-class AuditRow(_Declared, table=True):
+class Audit(_Declared, table=True):
     """One change."""
-
-    __tablename__ = "audit"
 
     sequence: int | None = Field(default=None, primary_key=True)
     at: str

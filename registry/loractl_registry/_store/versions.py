@@ -161,7 +161,7 @@ def refs_of(
     """Return the versions in `stages` that hold the bytes of `digest`."""
     wanted = [stage.value for stage in stages]
     rows = connection.execute(
-        f"SELECT name, number FROM version WHERE digest = ? AND stage IN ({', '.join('?' * len(wanted))})"
+        f"SELECT name, number FROM version WHERE digest = ? AND stage IN ({', '.join('?' * len(wanted))})"  # noqa: S608 constants and marks alone
         " ORDER BY name, number",
         (digest, *wanted),
     )
