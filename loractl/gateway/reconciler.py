@@ -227,7 +227,7 @@ class Reconciler:
 
     def _let_go(self) -> None:
         now = self._now()
-        for ref in self._holdings.unwanted(self.engine.admitted()):
+        for ref in self._holdings.unwanted(self.engine.admitted() | self._retry_at.keys()):
             if ref not in self._evictions and ref != self._admitting and self._retry_at.get(ref, now) <= now:
                 self._holdings.left(ref)
                 self._evictions[ref] = asyncio.create_task(self._evict(ref))
