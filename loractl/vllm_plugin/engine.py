@@ -68,14 +68,17 @@ class VllmEngine:
 
     async def evict(self, ref: VersionRef) -> None:
         """Refuse the name, abort its requests, remove it and check that it is gone; see `EnginePort.evict`."""
-        request = self._requests.pop(str(ref), None)
-        if request is None:
+        self._requests.pop(str(ref), None)
+        # By what was ever loaded under this ref, not by the name: a request that was on its way while the name was taken
+        # out makes the worker load it again, and an eviction that failed has to be tried again.
+        lora_ids = {lora_id for adapter, lora_id in self._id_of.items() if adapter.ref == ref}
+        if not lora_ids:
             return
         for _ in range(_EVICTION_ATTEMPTS):
-            # Aborting and removing are repeated: a request that was already scheduled makes the worker load it again.
             await self._abort(str(ref))
-            await self._client.remove_lora(request.lora_int_id)
-            if request.lora_int_id not in await self._client.list_loras() and not self._running(str(ref)):
+            for lora_id in lora_ids:
+                await self._client.remove_lora(lora_id)
+            if lora_ids.isdisjoint(await self._client.list_loras()) and not self._running(str(ref)):
                 return
             await asyncio.sleep(_EVICTION_PAUSE_S)
         raise EngineRefusedError(
