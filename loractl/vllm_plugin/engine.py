@@ -31,8 +31,8 @@ class _Client(Protocol):
 class VllmEngine:
     """`EnginePort` over vLLM's API server.
 
-    An adapter's integer id is never used for another one while the process lives, since vLLM keys its caches by it. More
-    adapters than host slots are fine: vLLM drops the least recently used and reads it again from its path.
+    An adapter's integer id is never used for another one while the process lives, since vLLM keys its caches by it.
+    More adapters than host slots are fine: vLLM drops the least recently used and reads it again from its path.
     """
 
     def __init__(self, state: object) -> None:
@@ -69,8 +69,8 @@ class VllmEngine:
     async def evict(self, ref: VersionRef) -> None:
         """Refuse the name, abort its requests, remove it and check that it is gone; see `EnginePort.evict`."""
         self._requests.pop(str(ref), None)
-        # By what was ever loaded under this ref, not by the name: a request that was on its way while the name was taken
-        # out makes the worker load it again, and an eviction that failed has to be tried again.
+        # By what was ever loaded under this ref, not by the name: a request that was on its way while the name was
+        # taken out makes the worker load it again, and an eviction that failed has to be tried again.
         lora_ids = {lora_id for adapter, lora_id in self._id_of.items() if adapter.ref == ref}
         if not lora_ids:
             return
