@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from loractl.engine.plan import EnginePlan
+from loractl.engine.plan import EnginePlan, PlanError
 from loractl.serving.errors import ServeError
 from loractl.serving.state import run_folder, write_private
 from loractl.settings import LogLevel
@@ -73,7 +73,7 @@ class EngineConfig:
                 instance=str(body["instance"]),
                 log_level=LogLevel(body["log_level"]),
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, PlanError) as error:
             raise EngineConfigError(
                 f"cannot read {path}: {error}", hint="start the engine with: loractl serve BASE"
             ) from error

@@ -68,6 +68,8 @@ def check_engine_flags(arguments: Sequence[str]) -> None:
     Raises:
         FlagRefusedError: One of them would undo a guarantee; the message says which.
     """
+    if arguments and not arguments[0].startswith("-"):
+        raise FlagRefusedError(arguments[0], "it is no flag", hint="write flags of vLLM, such as --max-model-len 8192")
     for argument in arguments:
         if argument.startswith("-") and not _is_number(argument):
             _check(argument)

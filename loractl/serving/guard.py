@@ -19,12 +19,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _KILL_DEADLINE_S = 10.0
 KILLED = 128 + signal.SIGKILL
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    """Do nothing: the number has gone down the wake-up pipe, and the default action must not be taken."""
 
 
 def _prctl(option: int, value: int) -> None:
@@ -115,7 +120,7 @@ def main(arguments: list[str]) -> int:
     os.set_blocking(wakeup_in, False)
     signal.set_wakeup_fd(wakeup_in, warn_on_full_buffer=False)
     for number in (*_PASSED_ON, signal.SIGCHLD):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _ignore)
     # This process has one thread, which is what makes preexec_fn safe.
     process = subprocess.Popen(arguments[1:], preexec_fn=_die_with_guard)  # noqa: PLW1509
     try:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
 
 from loractl.engine.plan import EnginePlan, plan_engine
@@ -100,7 +100,10 @@ def serve(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> int:
         ui.prepared(server)
         for name, why in server.withheld.items():
             ui.notice("WARNING", f"the engine does not see {name}: {why}")
-        _record_damage(server, request.actor, registry, ui)
+        for found in server.damaged:
+            # The gateway meets it again when it admits the others, refuses it, and writes that into the audit log.
+            paths = ", ".join(damage.path for damage in found.damaged)
+            ui.notice("ERROR", f"{found.ref} is not served: its stored files are damaged: {paths}")
         return _run(request, server, ui)
 
 
@@ -124,13 +127,6 @@ def _intact(snapshot: ServingSnapshot, registry: Registry) -> tuple[ServingSnaps
     damaged = tuple(found for found in (registry.verify(refs) if refs else ()) if not found.is_intact)
     lost = {found.ref for found in damaged}
     return replace(snapshot, versions=tuple(v for v in snapshot.versions if v.ref not in lost)), damaged
-
-
-def _record_damage(server: PreparedServer, actor: str, registry: Registry, ui: ServeUi) -> None:
-    for found in server.damaged:
-        paths = [damage.path for damage in found.damaged]
-        ui.notice("ERROR", f"refused {found.ref}: its stored files are damaged: {', '.join(paths)}")
-        registry.record_refusal(found.ref, actor=actor, reason="damaged", detail={"files": paths})
 
 
 def _run(request: ServeRequest, server: PreparedServer, ui: ServeUi) -> int:
@@ -162,7 +158,7 @@ def _run(request: ServeRequest, server: PreparedServer, ui: ServeUi) -> int:
 @contextlib.contextmanager
 def _engine(
     request: ServeRequest, server: PreparedServer, config: EngineConfig, inbox: Inbox
-) -> Iterator[EngineProcess]:
+) -> Generator[EngineProcess]:
     """Start the engine, publish the run state, and take both back at the end, whatever happened."""
     file = config.write()
     own = {**server.environment, CONFIG_VARIABLE: str(file)}

@@ -7,11 +7,11 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from loractl.engine.plan import EnginePlan
+from loractl.engine.plan import EnginePlan, PlanError
 from loractl.serving.errors import AlreadyServedError
 from loractl.serving.readiness import Endpoint
 
@@ -74,7 +74,7 @@ def remove_state(home: Path, base: str) -> None:
 
 
 @contextlib.contextmanager
-def sole_server(home: Path, base: str) -> Iterator[None]:
+def sole_server(home: Path, base: str) -> Generator[None]:
     """Hold the right to serve `base` from `home`; the kernel takes it back however this process ends.
 
     Raises:
@@ -164,9 +164,9 @@ def _read(path: Path) -> RunState | None:
     try:
         body: Mapping[str, object] = json.loads(path.read_text(encoding="utf-8"))
         pid, started, port = body["pid"], body["started"], body["port"]
-        if not isinstance(pid, int) or not isinstance(port, int) or not isinstance(body["plan"], dict):
+        if not isinstance(pid, int) or not isinstance(port, int):
             return None
         plan = EnginePlan.from_json(body["plan"])
         return RunState(pid, str(started), str(body["host"]), port, str(body["base"]), plan)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, PlanError):
         return None

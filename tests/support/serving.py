@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from loractl.serving.request import Ready
 from loractl_registry.progress import SILENT, Progress
@@ -103,3 +108,54 @@ def descendants(pid: int) -> set[int]:
         pending = {child for child, parent in parents.items() if parent in pending} - found
         found |= pending
     return found - {os.getpid()}
+
+
+class ServeBody:
+    """The body of `loractl serve` in a process of its own, and what it has said so far."""
+
+    def __init__(self, home: Path, base: str, **fields: object) -> None:
+        body = {"home": str(home), "base": base, "actor": "operator", "port": 0, **fields}
+        self.events: list[dict[str, Any]] = []
+        self.process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("serve_body.py")), json.dumps(body)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def wait_ready(self, within_s: float = 280) -> dict[str, Any]:
+        assert eventually(lambda: bool(self.of("ready")) or self.process.poll() is not None, within_s), self.events
+        assert self.of("ready"), self.events
+        return self.of("ready")[0]
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [event for event in list(self.events) if event["event"] == kind]
+
+    def notices(self) -> list[str]:
+        return [event["message"] for event in self.of("notice")]
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, within_s: float = 60) -> int:
+        code = self.process.wait(within_s)
+        self._reader.join(5)
+        return code
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(10)
+        self._reader.join(5)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.events.append(json.loads(line))
