@@ -25,6 +25,7 @@ from loractl_registry.archive_format import (
     ArchiveManifest,
 )
 from loractl_registry.binding import choose_base
+from loractl_registry.checking import refuse_collected
 from loractl_registry.clock import to_text
 from loractl_registry.errors import UsageError
 from loractl_registry.home_errors import os_errors_named
@@ -48,9 +49,10 @@ def export(context: Context, refs: Sequence[Ref | VersionRef], file: Path) -> Ex
         chosen = {version.ref: version for version in (get_version(context, ref) for ref in refs)}
         found = [chosen[ref] for ref in sorted(chosen)]
         contents = {version.digest: versions.manifest_of(connection, version.digest).files for version in found}
-    for version in found:
-        if version.stage is Stage.REVOKED:
-            raise StageError("export", version.ref, version.stage, "revoked is for good; export another version")
+        for version in found:
+            if version.stage is Stage.REVOKED:
+                raise StageError("export", version.ref, version.stage, "revoked is for good; export another version")
+            refuse_collected(connection, version)
     manifest = ArchiveManifest(
         versions=[_archived(version) for version in found],
         contents={digest: [_archived_file(entry) for entry in files] for digest, files in contents.items()},
@@ -148,9 +150,6 @@ def _ingested(context: Context, stream: BinaryIO, manifest: ArchiveManifest) -> 
                     _unpack(stream, content, file, folder)
                 ingested[content] = context.contents.ingest(folder, SILENT)
                 stack.enter_context(withdrawn_on_failure(context, [ingested[content]]))
-            found = ingested[content].manifest.digest
-            if found != content:
-                raise ArchiveError(f"a content should be {content} and is {found}")
         form.read_end(stream)
         yield ingested
 

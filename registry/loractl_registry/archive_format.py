@@ -11,7 +11,9 @@ from typing import BinaryIO, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from loractl_registry._store.rows import to_json
+from loractl_registry.adapter_names import REQUIRED
 from loractl_registry.errors import DeniedError
+from loractl_registry.records import FileEntry, Manifest
 from loractl_registry.strict_json import StrictJsonError, parse_object
 
 MANIFEST_NAME = "manifest.json"
@@ -178,6 +180,11 @@ def _demand_order(manifest: ArchiveManifest) -> None:
         paths: list[str] = [file.path for file in files]
         if paths != sorted(set(paths)):
             raise ArchiveError(f"the files of {digest} are not sorted or not unique")
+        if not set(REQUIRED) <= set(paths):
+            raise ArchiveError(f"a file of {digest} is missing")
+        found = Manifest(tuple(FileEntry(file.path, file.size_bytes, file.digest) for file in files)).digest
+        if found != digest:
+            raise ArchiveError(f"a content should be {digest} and is {found}")
 
 
 def members_of(manifest: ArchiveManifest) -> Iterator[tuple[str, ArchivedFile]]:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loractl_registry._context import Context
 from loractl_registry._store import versions
 from loractl_registry._store.rows import facts_to_dict, provenance_to_dict
+from loractl_registry.adapter_names import WEIGHTS
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.outcomes import Change, Damage, TensorSummary, VersionDiff, VersionVerification
 from loractl_registry.reading import get_version
 from loractl_registry.records import AdapterVersion
 from loractl_registry.refs import Ref, VersionRef
+from loractl_registry.refusals import CollectedError
 from loractl_registry.safetensors_header import open_safetensors_header
 
-WEIGHTS = "adapter_model.safetensors"
 _CHUNK = 1 << 20
 
 
@@ -45,6 +47,8 @@ def diff(context: Context, a: Ref | VersionRef, b: Ref | VersionRef) -> VersionD
             {entry.path: entry.digest for entry in versions.manifest_of(connection, version.digest).files}
             for version in (before, after)
         ]
+        for version in (before, after):
+            refuse_collected(connection, version)
     same_weights = files[0].get(WEIGHTS) == files[1].get(WEIGHTS)
     return VersionDiff(
         before,
@@ -54,6 +58,17 @@ def diff(context: Context, a: Ref | VersionRef, b: Ref | VersionRef) -> VersionD
         files=_changes(files[0], files[1]),
         tensors=() if same_weights else _changes(_tensors(before), _tensors(after)),
     )
+
+
+def refuse_collected(connection: sqlite3.Connection, version: AdapterVersion) -> None:
+    """Return if the files of `version` should be in the store.
+
+    Raises:
+        CollectedError: gc has removed them.
+    """
+    at = versions.collected(connection).get(version.digest)
+    if at is not None:
+        raise CollectedError(version.ref, at)
 
 
 def _changes(before: Mapping[str, object], after: Mapping[str, object]) -> tuple[Change, ...]:

@@ -110,7 +110,8 @@ class _Step:
         for rung in evidence.rungs:
             if rung is Stage.LIVE:
                 replaced = self.make_way(seen.ref)
-            self.enter(seen, stage, rung, action=PROMOTE)
+            found = {"preflight": str(evidence.preflight)} if rung is Stage.CANDIDATE else {}
+            self.enter(seen, stage, rung, action=PROMOTE, **found)
             stage = rung
         reach("promote.before_commit")
         return Promotion(self.read(seen.ref), seen.stage, evidence.rungs, replaced, evidence.preflight)

@@ -7,7 +7,7 @@ from datetime import datetime
 from loractl_registry._context import Context
 from loractl_registry._store import audit, bases, versions
 from loractl_registry._store.audit import LiveEvent
-from loractl_registry.records import AdapterVersion, AuditEvent, Base, ServingSnapshot
+from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, ServingSnapshot
 from loractl_registry.refs import Ref, VersionRef, parse_name
 from loractl_registry.refusals import AdapterNotFoundError, BaseNotFoundError, NotLiveError, VersionNotFoundError
 from loractl_registry.stages import Stage
@@ -69,6 +69,12 @@ def get_version(context: Context, ref: Ref | VersionRef) -> AdapterVersion:
     if found is None:
         raise VersionNotFoundError(ref)
     return found
+
+
+def get_manifest(context: Context, ref: Ref | VersionRef) -> Manifest:
+    """Return the files of the version that `ref` means; raises as `get_version` does."""
+    with context.database.reading() as connection:
+        return versions.manifest_of(connection, get_version(context, ref).digest)
 
 
 def list_events(context: Context, name: str | None, *, until: datetime | None) -> tuple[AuditEvent, ...]:

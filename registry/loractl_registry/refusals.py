@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from loractl_registry.errors import ConflictError, DeniedError, NotFoundError, UsageError
 from loractl_registry.outcomes import Damage
@@ -112,6 +113,19 @@ class DamagedFilesError(DeniedError):
             hint=f"add the original files again, which restores them: loractl add {ref.name} SOURCE",
         )
         self.ref, self.damaged = ref, tuple(damaged)
+
+
+class CollectedError(NotFoundError):
+    """The bytes of the version were removed by gc."""
+
+    code = "registry.collected"
+
+    def __init__(self, ref: VersionRef, at: datetime) -> None:
+        super().__init__(
+            f"the files of {ref} were collected on {at:%Y-%m-%d}, after it was rejected or revoked",
+            hint="add the original files under a new name, if you have them",
+        )
+        self.ref, self.at = ref, at
 
 
 class NoBaseError(DeniedError):

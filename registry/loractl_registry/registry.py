@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from loractl_registry import adding, bases, checking, collecting, homes, lifecycle, reading
+from loractl_registry import adding, bases, checking, climbing, collecting, homes, lifecycle, reading
 from loractl_registry._context import Context
 from loractl_registry.clock import utc_now
 from loractl_registry.outcomes import (
@@ -15,6 +16,7 @@ from loractl_registry.outcomes import (
     AddedVersion,
     BaseVerification,
     ExportReport,
+    Finding,
     FsckReport,
     GcReport,
     Promotion,
@@ -25,9 +27,12 @@ from loractl_registry.outcomes import (
 from loractl_registry.policy import SOLO, Policy
 from loractl_registry.progress import SILENT, Progress
 from loractl_registry.provenance import NOTHING_SAID, ProvenanceInput
-from loractl_registry.records import AdapterVersion, AuditEvent, Base, ServingSnapshot
+from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, ServingSnapshot
 from loractl_registry.refs import Ref, VersionRef
 from loractl_registry.stages import Stage, Verb
+
+if TYPE_CHECKING:
+    from loractl_registry.preflight import PreflightReport
 
 
 class Registry:
@@ -182,6 +187,18 @@ class Registry:
         """Return the version that `ref` means; a bare name means the live one. Raises a `NotFoundError`."""
         return reading.get_version(self._context, ref)
 
+    def manifest(self, ref: Ref | VersionRef) -> Manifest:
+        """Return the files of a version, with their sizes and digests."""
+        return reading.get_manifest(self._context, ref)
+
+    def preflight(self, ref: Ref | VersionRef) -> PreflightReport | None:
+        """Run preflight on names, places, shapes and ranks, without reading a value; None while no base is known.
+
+        Raises:
+            PreflightRefusedError: The base does not take it.
+        """
+        return climbing.preview(self._context, reading.get_version(self._context, ref))
+
     def promote(self, ref: Ref, *, actor: str, to: Stage | None = None, reason: str | None = None) -> Promotion:
         """Climb one rung, or up to `to`. A stage already held is a no-op with an empty `entered`.
 
@@ -253,6 +270,12 @@ class Registry:
         from loractl_registry import repair as repairing  # it compares schemas, which nothing else does
 
         return repairing.fsck(self._context, repair=repair, actor=actor)
+
+    def check_database(self) -> tuple[Finding, ...]:
+        """Check the database alone: its integrity, its references, and its schema against the declaration."""
+        from loractl_registry import repair as repairing  # it compares schemas, which nothing else does
+
+        return repairing.check_database(self._context)
 
     def gc(self, *, dry_run: bool, actor: str = "loractl") -> GcReport:
         """Remove the stored bytes that only rejected and revoked versions refer to; their history stays."""

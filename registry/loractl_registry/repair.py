@@ -40,6 +40,12 @@ def fsck(context: Context, *, repair: bool, actor: str) -> FsckReport:
     return FsckReport(tuple(findings), len(manifests))
 
 
+def check_database(context: Context) -> tuple[Finding, ...]:
+    """Check the database alone; see `Registry.check_database`."""
+    with context.database.reading() as connection:
+        return tuple(_database_findings(connection))
+
+
 def _database_findings(connection: sqlite3.Connection) -> Iterator[Finding]:
     for (line,) in connection.execute("PRAGMA integrity_check"):
         if line != "ok":
