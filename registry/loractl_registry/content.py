@@ -160,8 +160,9 @@ class ContentStore:
 
         with shown_progress(progress, "copying and hashing", sum(file.size_bytes for file in files)):
             # The small files first, so that a bad config is said before gigabytes are copied.
-            entries = [_copy(file, draft, progress) for file in sorted(files, key=lambda file: file.name == WEIGHTS)]
-        config = read_adapter_config(draft)
+            entries = [_copy(file, draft, progress) for file in files if file.name != WEIGHTS]
+            config = read_adapter_config(draft)
+            entries += [_copy(file, draft, progress) for file in files if file.name == WEIGHTS]
         header = open_safetensors_header(draft / WEIGHTS)
         manifest = Manifest(tuple(sorted(entries, key=lambda entry: entry.path)))
         with os_errors_named(draft):

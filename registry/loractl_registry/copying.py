@@ -6,7 +6,6 @@ import hashlib
 import os
 import queue
 import threading
-from dataclasses import dataclass, field
 
 from loractl_registry.file_errors import ChangedWhileReadError
 from loractl_registry.progress import Progress
@@ -51,16 +50,16 @@ def _copy_small(source: int, target: int, name: str, expected_bytes: int, progre
 def _copy_large(source: int, target: int, name: str, expected_bytes: int, progress: Progress, hasher: _Hasher) -> None:
     copied = 0
     while True:
-        buffer = hasher.free.get()
+        buffer = hasher.take_buffer()
         taken = os.readv(source, [buffer])
         copied += taken
         if copied > expected_bytes or (taken == 0 and copied < expected_bytes):
             raise ChangedWhileReadError(name)
         if taken == 0:
             return
-        part = memoryview(buffer)[:taken]
-        hasher.full.put(part)
-        _write_all(target, part)
+        hasher.hash(buffer, taken)
+        # Both only read the buffer; it is filled again by this thread, which has written it by then.
+        _write_all(target, memoryview(buffer)[:taken])
         progress.advance(taken)
 
 
@@ -69,33 +68,34 @@ def _write_all(target: int, data: memoryview) -> None:
         data = data[os.write(target, data) :]
 
 
-@dataclass(slots=True)
 class _Hasher:
-    """A thread that hashes buffers in the order in which they come, and gives them back."""
+    """A thread that hashes buffers in the order in which they come."""
 
-    free: queue.SimpleQueue[bytearray] = field(default_factory=queue.SimpleQueue[bytearray])
-    full: queue.SimpleQueue[memoryview | None] = field(default_factory=queue.SimpleQueue[memoryview | None])
-    _thread: threading.Thread = field(init=False)
-    _digest: str = ""
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self._full: queue.SimpleQueue[tuple[bytearray, int] | None] = queue.SimpleQueue()
+        self._hashed: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        self._digest = hashlib.sha256()
         for _ in range(_BUFFERS):
-            self.free.put(bytearray(BUFFER_BYTES))
+            self._hashed.put(bytearray(BUFFER_BYTES))
         self._thread = threading.Thread(target=self._run, name="loractl-hash")
         self._thread.start()
 
+    def take_buffer(self) -> bytearray:
+        """Wait for a buffer whose bytes are hashed, to be filled again."""
+        return self._hashed.get()
+
+    def hash(self, buffer: bytearray, num_bytes: int) -> None:
+        """Hash the first `num_bytes` soon; the caller may read the buffer meanwhile."""
+        self._full.put((buffer, num_bytes))
+
     def finish(self) -> str:
         """Wait until every buffer is hashed, end the thread, and return the digest."""
-        self.full.put(None)
+        self._full.put(None)
         self._thread.join()
-        return self._digest
+        return f"sha256:{self._digest.hexdigest()}"
 
     def _run(self) -> None:
-        digest = hashlib.sha256()
-        while (part := self.full.get()) is not None:
-            digest.update(part)
-            buffer = part.obj
-            part.release()
-            assert isinstance(buffer, bytearray)  # noqa: S101 - what `_copy_large` put in
-            self.free.put(buffer)
-        self._digest = f"sha256:{digest.hexdigest()}"
+        while (filled := self._full.get()) is not None:
+            buffer, num_bytes = filled
+            self._digest.update(memoryview(buffer)[:num_bytes])
+            self._hashed.put(buffer)

@@ -77,6 +77,16 @@ class ChangedWhileReadError(ConflictError):
         self.file = file
 
 
+class UnreadableError(DeniedError):
+    """The operating system does not let us read a source."""
+
+    code = "registry.unreadable"
+
+    def __init__(self, file: str) -> None:
+        super().__init__(f"may not read {shown(file)}", hint="make it readable for you, or copy it with a user who may")
+        self.file = file
+
+
 class SourceNotFoundError(NotFoundError):
     """There is no folder at the given path, or a file that it must hold is missing."""
 

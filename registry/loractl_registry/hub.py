@@ -220,8 +220,7 @@ def _asked(source: HubSource, question: Callable[[HfApi], _T]) -> _T:
 
 
 def _described(source: HubSource, folder: Path, commit: str) -> HubFiles:
-    # In the cache it is a link to a blob.
-    card = read_model_card((folder / README).resolve())
+    card = read_model_card(folder, is_cache=True)
     provenance = Provenance(
         source=str(HubSource(source.repository, commit)),
         commit=commit,

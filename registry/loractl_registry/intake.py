@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loractl_registry.adapter_names import CONFIG, README, TAKEN, WEIGHTS
-from loractl_registry.file_errors import SourceNotFoundError, UnsafeFileError
+from loractl_registry.file_errors import SourceNotFoundError, UnreadableError, UnsafeFileError
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.sniffing import HEAD_BYTES, code_suffix, dangerous_content
 
@@ -79,6 +79,8 @@ def _open_root(folder: Path) -> int:
         raise SourceNotFoundError(folder, "does not exist", hint="name a folder, or hf:OWNER/REPO") from error
     except NotADirectoryError as error:
         raise SourceNotFoundError(folder, "is not a folder", hint="name the folder that holds the files") from error
+    except PermissionError as error:
+        raise UnreadableError(str(folder)) from error
 
 
 def _names(root: int, folder: Path) -> list[str]:
@@ -103,7 +105,10 @@ def _open_entry(root: int, name: str, stack: ExitStack) -> OpenFile | None:
     _check_kind(name, status)
     if (suffix := code_suffix(name)) is not None:
         raise UnsafeFileError(name, f"{suffix} files can carry code", hint=_MOVE_AWAY)
-    handle = os.open(name, _OPEN_FILE, dir_fd=root)
+    try:
+        handle = os.open(name, _OPEN_FILE, dir_fd=root)
+    except PermissionError as error:
+        raise UnreadableError(name) from error
     stack.callback(os.close, handle)
     opened = os.fstat(handle)
     _check_kind(name, opened)

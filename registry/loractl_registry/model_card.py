@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from loractl_registry.adapter_names import README
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.strict_json import as_list, as_object
 
@@ -28,13 +29,16 @@ class ModelCard:
     datasets: tuple[str, ...] = ()
 
 
-def read_model_card(path: Path) -> ModelCard:
-    """Read the card at `path`. One that is missing, a link or malformed says nothing: it is evidence, not a condition.
+def read_model_card(folder: Path, *, is_cache: bool = False) -> ModelCard:
+    """Read the card in `folder`. One that is missing or malformed says nothing: it is evidence, not a condition.
+
+    A link says nothing either, except in the Hugging Face cache, where every file is one.
 
     Raises:
         RegistryError: The operating system refused.
     """
-    if path.is_symlink() or not path.is_file():
+    path = folder / README
+    if (path.is_symlink() and not is_cache) or not path.is_file():
         return ModelCard()
     with os_errors_named(path), path.open("rb") as stream:
         return parse_model_card(stream.read(MAX_FRONT_MATTER_BYTES))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 HEAD_BYTES = 64 * 2**10
@@ -47,10 +48,10 @@ _MAGIC: Mapping[bytes, str] = {
 }
 _TAR_MAGIC_AT = 257
 
-# Opcodes that name or call something; a pickle without one of them holds plain numbers and texts.
-_CALLING_OPCODES = frozenset(
-    {"GLOBAL", "STACK_GLOBAL", "INST", "OBJ", "REDUCE", "NEWOBJ", "NEWOBJ_EX", "BUILD", "EXT1", "EXT2", "EXT4"}
-)
+# A pickle that names nothing holds plain numbers and texts.
+_NAMING_OPCODES = frozenset({"GLOBAL", "INST"})
+_CALLING_OPCODES = frozenset({"REDUCE", "OBJ", "NEWOBJ", "BUILD", "STOP", "MARK", "TUPLE", "EMPTY_TUPLE", "PUT"})
+_IDENTIFIERS = re.compile(r"[A-Za-z_][\w.]* [A-Za-z_][\w.]*", re.ASCII)
 
 
 def code_suffix(name: str) -> str | None:
@@ -74,13 +75,14 @@ def _is_text_pickle(head: bytes) -> bool:
     """Whether `head` reads as a pickle of protocol 0 or 1, which have no magic number, and names or calls something."""
     import pickletools  # needed for files of unknown kind alone
 
-    calls = 0
+    named = False
     try:
-        for opcode, _, _ in pickletools.genops(head):
-            calls += opcode.name in _CALLING_OPCODES
-            if opcode.name == "STOP":
-                return calls > 0
-    except (ValueError, IndexError, OverflowError, UnicodeDecodeError):
-        # Text that begins like a pickle stops being one soon; two steps that call something are no accident.
-        return calls >= 2
-    return calls > 0
+        for opcode, argument, _ in pickletools.genops(head):
+            if opcode.name in _NAMING_OPCODES:
+                # Prose may begin with the letter of such an opcode, and then its lines are no identifiers.
+                named = named or _IDENTIFIERS.fullmatch(str(argument)) is not None
+            elif named and opcode.name in _CALLING_OPCODES:
+                return True
+    except (ValueError, IndexError, OverflowError):
+        return False
+    return named
