@@ -12,10 +12,11 @@ from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import context_of
 from loractl.cli.params import AdapterArgument, BaseFilter, NameFilter, RefArgument, StageFilter
-from loractl.cli.preflight_view import preflight_lines
+from loractl.cli.preflight_view import preflight_lines, preflight_of, preflight_payload
 from loractl.cli.style import Style, size_text
 from loractl.cli.tables import Column, table
 from loractl.cli.views import heading, provenance_lines, version_facts, version_table
+from loractl_registry.errors import RegistryError
 from loractl_registry.provenance import ProvenanceInput
 from loractl_registry.records import AdapterVersion, FileEntry
 from loractl_registry.refs import parse_name
@@ -94,13 +95,13 @@ def show(ctx: typer.Context, ref: RefArgument) -> None:
     app = context_of(ctx)
     version = app.registry.version(ref)
     files = app.registry.manifest(version.ref).files
-    report = app.registry.preflight(version.ref)
+    checked = preflight_of(app.registry, version.ref)
     app.out.emit(
         lambda: (
             payloads.version_detail(version)
-            | {"files": [payloads.plain(entry) for entry in files], "preflight": payloads.plain(report)}
+            | {"files": [payloads.plain(entry) for entry in files], "preflight": preflight_payload(checked)}
         ),
-        lambda style: _detail(version, files, report, style),
+        lambda style: _detail(version, files, checked, style),
         hint=f"loractl history {version.ref.name}",
     )
 
@@ -114,7 +115,7 @@ def _added_line(version: AdapterVersion, style: Style, *, is_new: bool) -> str:
 
 
 def _detail(
-    version: AdapterVersion, files: tuple[FileEntry, ...], report: PreflightReport | None, style: Style
+    version: AdapterVersion, files: tuple[FileEntry, ...], checked: PreflightReport | RegistryError, style: Style
 ) -> Iterator[str]:
     yield from version_facts(version, style)
     yield from heading("provenance", style)
@@ -122,4 +123,4 @@ def _detail(
     yield from heading("files", style)
     yield from table(_FILE_COLUMNS, [(f.path, size_text(f.size_bytes), f.digest) for f in files], style)
     yield from heading("preflight", style)
-    yield from preflight_lines(report, style)
+    yield from preflight_lines(checked, style)

@@ -91,7 +91,7 @@ def gc(
                 f" ({size_text(planned.freed_bytes)})?",
                 is_sure=yes,
             )
-    report = app.registry.gc(dry_run=dry_run)
+    report = app.registry.gc(dry_run=dry_run, actor=app.actor)
     app.out.emit(
         lambda: _gc_payload(report),
         lambda style: _gc_lines(report, style),

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TextIO, TypeAlias
+from typing import TextIO, TypeAlias, cast
 
 from loractl.cli.style import Style, clean, style_of, wrap
 
@@ -48,6 +48,11 @@ class Out:
         if not self.is_quiet and not self.is_json:
             self._write(self._stderr, "\n".join(wrap(clean(text), self.talk_style.width)))
 
+    def say(self, text: str) -> None:
+        """Write `text`, which is laid out already, beside the data."""
+        if not self.is_quiet and not self.is_json:
+            self._write(self._stderr, text)
+
     def hint(self, command: str) -> None:
         """Say what to type next."""
         if not self.is_quiet and not self.is_json:
@@ -74,7 +79,8 @@ class Out:
 def dump(payload: object) -> str:
     """Return `payload` as JSON text: one line a top-level array element, so that it diffs and greps well."""
     if isinstance(payload, list) and payload:
-        return "[\n" + ",\n".join(map(_dump_one, payload)) + "\n]"
+        rows = cast("list[object]", payload)
+        return "[\n" + ",\n".join(map(_dump_one, rows)) + "\n]"
     return json.dumps(payload, ensure_ascii=False, indent=2, default=str)
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from loractl_registry.records import AdapterVersion, AuditEvent, Base, Provenance
 from loractl_registry.refs import VersionRef
@@ -116,9 +117,10 @@ def refs(values: Sequence[VersionRef]) -> list[str]:
 def plain(value: object) -> object:
     """Return `value` in types that JSON has."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        items = cast("Mapping[object, object]", value)
+        return {str(key): plain(item) for key, item in items.items()}
     if isinstance(value, tuple | list):
-        return [plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
-    if hasattr(value, "__dataclass_fields__"):
-        return {name: plain(getattr(value, name)) for name in value.__dataclass_fields__}
+        return [plain(item) for item in cast("Sequence[object]", value)]
+    if is_dataclass(value):
+        return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -11,7 +11,7 @@ from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import AppContext, context_of
 from loractl.cli.params import AdapterArgument, OptionalReasonOption, RefArgument
-from loractl.cli.preflight_view import preflight_summary
+from loractl.cli.preflight_view import preflight_payload, preflight_summary
 from loractl.cli.running import Refusal, refusals_of
 from loractl.cli.style import Style
 from loractl_registry.stages import LADDER, Stage
@@ -71,7 +71,7 @@ def _tell(app: AppContext, promotion: Promotion, refusals: tuple[Refusal, ...]) 
                 "from_stage": promotion.from_stage.value,
                 "entered": [stage.value for stage in promotion.entered],
                 "replaced": str(promotion.replaced) if promotion.replaced else None,
-                "preflight": payloads.plain(promotion.preflight),
+                "preflight": preflight_payload(promotion.preflight),
                 "servers": [payloads.plain(refusal) for refusal in refusals],
             }
         ),
@@ -95,6 +95,7 @@ def _lines(promotion: Promotion, style: Style) -> Iterator[str]:
         about = _CHECKED[stage]
         if stage is Stage.CANDIDATE and promotion.preflight is not None:
             about = f"{about}: {preflight_summary(promotion.preflight)}"
+            yield from (style.warn(f"  note: {finding}") for finding in promotion.preflight.findings)
         yield f"  {style.good('ok')} {style.stage(stage.value.ljust(width))}  {style.dim(about)}"
     if promotion.replaced:
         yield f"  {promotion.replaced} was live and stays {style.stage('approved')}"
