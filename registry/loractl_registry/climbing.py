@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 from loractl_registry._context import Context
 from loractl_registry._store import bases, versions
+from loractl_registry.adapter_names import WEIGHTS
 from loractl_registry.binding import choose_base
-from loractl_registry.preflight import PreflightReport, check_stored
+from loractl_registry.home_errors import os_errors_named
+from loractl_registry.preflight import PreflightReport, check_adapter, check_stored
 from loractl_registry.records import AdapterVersion
 from loractl_registry.refusals import BaseGoneError, DamagedFilesError, NoBaseError, StageError
+from loractl_registry.safetensors_header import open_safetensors_header
 from loractl_registry.stages import LADDER, Stage, climb
 
 ALWAYS_HASHED_BYTES = 64 * 2**20
@@ -68,6 +71,18 @@ def require_intact(context: Context, version: AdapterVersion) -> None:
         manifest = versions.manifest_of(connection, version.digest)
     if damaged := context.contents.verify(version.digest, manifest):
         raise DamagedFilesError(version.ref, damaged)
+
+
+def preview(context: Context, version: AdapterVersion) -> PreflightReport:
+    """Run preflight without reading a value; see `Registry.preflight`."""
+    from loractl_registry.adapter_config import read_adapter_config  # pydantic, which listing does without
+
+    base, _ = _base_of(context, version)
+    weights = version.path / WEIGHTS
+    with os_errors_named(weights):
+        return check_adapter(
+            open_safetensors_header(weights).tensors, read_adapter_config(version.path), base.base.config
+        )
 
 
 def _base_of(context: Context, version: AdapterVersion) -> tuple[bases.StoredBase, bool]:

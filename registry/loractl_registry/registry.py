@@ -191,11 +191,11 @@ class Registry:
         """Return the files of a version, with their sizes and digests."""
         return reading.get_manifest(self._context, ref)
 
-    def preflight(self, ref: Ref | VersionRef) -> PreflightReport | None:
-        """Run preflight on names, places, shapes and ranks, without reading a value; None while no base is known.
+    def preflight(self, ref: Ref | VersionRef) -> PreflightReport:
+        """Run preflight on names, places, shapes and ranks, without reading a value and without promoting.
 
         Raises:
-            PreflightRefusedError: The base does not take it.
+            DeniedError: The base does not take it, or is not known.
         """
         return climbing.preview(self._context, reading.get_version(self._context, ref))
 
