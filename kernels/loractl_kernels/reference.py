@@ -1,13 +1,15 @@
 """The MoE-LoRA operations in their obvious torch form: what every faster kernel is held against.
 
-A *pair* is one (token, k): pair ``p`` belongs to token ``p // top_k``. A *slot* is the index of a loaded adapter in the weight
-stacks, and -1 is the base model. Sums run in fp32 whatever the operands are, and each result is rounded once, on its way out. Grouped
-shrink and expand follow Punica (arXiv:2310.18547), with an axis for experts.
+A *pair* is one (token, k): pair ``p`` belongs to token ``p // top_k``. A *slot* is the index of a loaded adapter in the
+weight stacks, and -1 is the base model. Deltas are summed in fp32 whatever the operands are, and each result is rounded
+once, on its way out. Grouped shrink and expand follow Punica (arXiv:2310.18547), with an axis for experts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -61,11 +63,8 @@ def add_routed_delta(
     _check_routed_delta(out, x, lora_a, lora_b, pair_slot, pair_expert, pair_weight)
     num_experts = lora_a.shape[1]
     keys = torch.where(pair_slot >= 0, pair_slot * num_experts + pair_expert, -1)
-    for key in keys.unique().tolist():
-        if key < 0:
-            continue
-        slot, expert = divmod(int(key), num_experts)
-        rows = (keys == key).nonzero(as_tuple=True)[0]
+    for key, rows in _groups(keys):
+        slot, expert = divmod(key, num_experts)
         shrunk = x[rows].float() @ lora_a[slot, expert].float().t()  # [rows, rank]
         delta = shrunk @ lora_b[slot, expert].float().t()  # [rows, out_features]
         if pair_weight is not None:
@@ -80,7 +79,10 @@ def gated_activation(
 
     Args:
         gate_up: [num_pairs, 2 * intermediate], bias and adapter deltas already in it.
-        gate: Which form; `alpha`, `limit` and `beta` are read by ``swiglu_oai`` alone.
+        gate: Which form.
+        alpha: Steepness of the sigmoid; ``swiglu_oai`` alone reads it, and the two below.
+        limit: Where gate and up are clamped.
+        beta: What is added to up.
 
     Returns:
         [num_pairs, intermediate], dtype of `gate_up`.
@@ -124,8 +126,7 @@ def routed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, pair_expert: T
     if weight.dim() != 3 or weight.shape[2] != x.shape[-1]:
         raise ShapeError("weight", expected=f"[num_experts, out_features, {x.shape[-1]}]", found=tuple(weight.shape))
     out = x.new_empty(x.shape[0], weight.shape[1])
-    for expert in pair_expert.unique().tolist():
-        rows = (pair_expert == expert).nonzero(as_tuple=True)[0]
+    for expert, rows in _groups(pair_expert):
         out[rows] = functional.linear(x[rows], weight[expert], None if bias is None else bias[expert].to(x.dtype))
     return out
 
@@ -140,6 +141,14 @@ def sum_top_k(y: Tensor) -> Tensor:
         [num_tokens, hidden], dtype of `y`.
     """
     return y.float().sum(dim=1).to(y.dtype)
+
+
+def _groups(keys: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Yield each key that is not negative, in ascending order, with the rows that have it."""
+    found = cast("list[int]", torch.unique(keys).tolist())  # pyright: ignore[reportUnknownMemberType]  (torch's stub)
+    for key in found:
+        if key >= 0:
+            yield key, torch.where(keys == key)[0]
 
 
 def _check_routed_delta(

@@ -57,7 +57,7 @@ _V0_32: Mapping[str, Symbol] = {
         "bgmv_shrink",
         ("inputs", "lora_b_weights", "output_tensor", "lora_indices_tensor", "scaling"),
     ),
-    "cpu_platform": Symbol("vllm.platforms.cpu", "CpuPlatform.get_punica_wrapper"),
+    "cpu_platform": Symbol("vllm.platforms.cpu", "CpuPlatform"),
     "add_lora": Symbol("vllm.v1.engine.async_llm", "AsyncLLM.add_lora", ("self", "lora_request")),
     "remove_lora": Symbol("vllm.v1.engine.async_llm", "AsyncLLM.remove_lora", ("self", "lora_id")),
     "list_loras": Symbol("vllm.v1.engine.async_llm", "AsyncLLM.list_loras", ("self",)),
@@ -95,4 +95,4 @@ def symbols() -> Mapping[str, Symbol]:
 
 
 def _way_out() -> str:
-    return "install the engine that loractl was built for: make setup, or uv pip install -e '.[cpu]' ('.[cuda]' with a GPU)"
+    return "install the engine that loractl was built for: uv pip install -e '.[cpu]', or '.[cuda]' with a GPU"

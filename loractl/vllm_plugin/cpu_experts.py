@@ -1,10 +1,10 @@
-"""MoE experts for vLLM's CPU platform that take adapters: vLLM 0.32.0 chooses Triton there and dies at the first request."""
+"""MoE experts for vLLM's CPU platform that take adapters: vLLM 0.32.0 chooses Triton there and dies when asked."""
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from vllm.model_executor.layers.fused_moe.experts.lora_experts_mixin import LoRA
 from loractl.engine.errors import EngineError
 from loractl.vllm_plugin.compat import Symbol
 from loractl_kernels import Gate, gated_activation, routed_linear, sum_top_k
+
+_Plan: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 
 _GATES = {
     MoEActivation.SILU: Gate.SILU,
@@ -33,7 +35,8 @@ class UnsupportedMoeError(EngineError):
 class LoractlExpertsCPU(LoRAExpertsMixin, CPUUnquantizedExperts):
     """Unquantised experts and their adapters' deltas in torch, by `loractl_kernels.reference`.
 
-    The weights keep vLLM's plain layout: w1 [num_experts, 2 * intermediate, hidden], w2 [num_experts, hidden, intermediate].
+    The weights keep vLLM's plain layout: w1 [num_experts, 2 * intermediate, hidden] and w2 [num_experts, hidden,
+    intermediate].
     """
 
     def process_weights_after_loading(self, layer: torch.nn.Module) -> None:
@@ -55,7 +58,7 @@ class LoractlExpertsCPU(LoRAExpertsMixin, CPUUnquantizedExperts):
         workspace13: Tensor,
         workspace2: Tensor,
         expert_tokens_meta: Any,
-        apply_router_weight_on_input: bool,  # noqa: FBT001  (vLLM's signature)
+        apply_router_weight_on_input: bool,
     ) -> None:
         """Write the layer's output for [num_tokens, hidden] `hidden_states` into `output`; vLLM's contract.
 
@@ -63,57 +66,45 @@ class LoractlExpertsCPU(LoRAExpertsMixin, CPUUnquantizedExperts):
             UnsupportedMoeError: Experts are spread over ranks, or routing weights are applied to the input.
         """
         _refuse_what_deltas_cannot_follow(expert_map, router_weight_on_input=apply_router_weight_on_input)
+        context = self._lora_context
         num_tokens, top_k = topk_ids.shape
         pair_expert = topk_ids.flatten()
         spread = hidden_states.repeat_interleave(top_k, dim=0)
         gate_up = routed_linear(spread, w1, self.w1_bias, pair_expert)
-        mapping = self._add_w13_delta(
-            gate_up.view(num_tokens, top_k, -1), hidden_states, topk_ids, topk_weights, w1, w2
-        )
+        plan: _Plan = (None, None, None, None)
+        if context is not None:
+            plan = self.apply_w13_lora(
+                context,
+                y=gate_up.view(num_tokens, top_k, w1.shape[1]),
+                x=hidden_states,
+                topk_ids=topk_ids,
+                topk_weights=topk_weights,
+                expert_map=None,
+                w1=w1,
+                w2=w2,
+                num_tokens=num_tokens,
+                top_k_num=top_k,
+            )
         activated = self._activate(gate_up, activation)
-        down = routed_linear(activated, w2, self.w2_bias, pair_expert).view(num_tokens, top_k, -1)
+        down = routed_linear(activated, w2, self.w2_bias, pair_expert).view(num_tokens, top_k, w2.shape[1])
         down = (down.float() * topk_weights.unsqueeze(-1).float()).to(down.dtype)
-        if mapping is not None:
-            self._add_w2_delta(down, activated, topk_ids, topk_weights, mapping)
+        if context is not None:
+            routed, expert_ids, padded, mapping = plan
+            self.apply_w2_lora(
+                context,
+                y=down,
+                x=activated,
+                topk_weights=topk_weights,
+                sorted_token_ids_lora=routed,
+                expert_ids_lora=expert_ids,
+                num_tokens_post_padded_lora=padded,
+                token_lora_mapping=mapping,
+                num_tokens=num_tokens,
+                w1=w1,
+                w2=w2,
+                top_k_num=top_k,
+            )
         output.copy_(sum_top_k(down))
-
-    def _add_w13_delta(
-        self, gate_up: Tensor, x: Tensor, topk_ids: Tensor, topk_weights: Tensor, w1: Tensor, w2: Tensor
-    ) -> Tensor | None:
-        """Add the deltas of gate and up; return the slot of each token, or None if no adapter is in the batch."""
-        context = self._lora_context
-        if context is None:
-            return None
-        *_, mapping = self.apply_w13_lora(
-            context,
-            y=gate_up,
-            x=x,
-            topk_ids=topk_ids,
-            topk_weights=topk_weights,
-            expert_map=None,
-            w1=w1,
-            w2=w2,
-            num_tokens=topk_ids.shape[0],
-            top_k_num=topk_ids.shape[1],
-        )
-        return mapping
-
-    def _add_w2_delta(
-        self, down: Tensor, activated: Tensor, topk_ids: Tensor, topk_weights: Tensor, mapping: Tensor
-    ) -> None:
-        context = self._lora_context
-        lora_b = context.w2_lora_b_stacked
-        if context.enable_moe_shared_loras:
-            lora_b = tuple(b.expand(-1, context.local_num_experts, -1, -1) for b in lora_b)
-        context.punica_wrapper.add_lora_w2(
-            down,
-            activated,
-            context.w2_lora_a_stacked,
-            lora_b,
-            topk_weights,
-            topk_ids=topk_ids,
-            token_lora_mapping=mapping,
-        )
 
     def _activate(self, gate_up: Tensor, activation: MoEActivation) -> Tensor:
         config = self.quant_config

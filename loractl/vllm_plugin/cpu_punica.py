@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
 import torch
-import vllm.lora.punica_wrapper.punica_cpu as punica_cpu
 from torch import Tensor
 from vllm.lora.punica_wrapper.punica_cpu import PunicaWrapperCPU
 
@@ -24,10 +24,22 @@ class LoractlPunicaWrapperCPU(PunicaWrapperCPU):
         lora_a_stacked: tuple[Tensor, ...],
         lora_b_stacked: tuple[Tensor, ...],
         topk_ids: Tensor,
-        *_unused: Any,
+        topk_weights: Tensor,
+        expert_map: Tensor | None,
+        w1: Tensor,
+        w2: Tensor,
+        num_tokens: int,
+        top_k_num: int,
+        max_loras: int,
+        adapter_enabled: Tensor,
+        local_num_experts: int,
+        top_k: int,
+        num_slices: int,
+        fully_sharded: bool,
+        use_tuned_config: bool,
+        add_inputs: bool = True,
         token_lora_mapping: Tensor | None = None,
-        **_ignored: Any,
-    ) -> tuple[None, None, None, Tensor]:
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
         """Add the deltas of gate and up, slice by slice along the columns of `y`.
 
         Args:
@@ -37,20 +49,22 @@ class LoractlPunicaWrapperCPU(PunicaWrapperCPU):
             lora_b_stacked: Per slice [max_loras, num_experts, N13 / slices, rank].
             topk_ids: [num_tokens, top_k] expert of each pair.
             token_lora_mapping: [num_tokens] slot of each token, or None for the wrapper's own.
+            topk_weights, expert_map, w1, w2, num_tokens, top_k_num, max_loras, adapter_enabled, local_num_experts,
+                top_k, num_slices, fully_sharded, use_tuned_config, add_inputs: vLLM's, for its own kernels.
 
         Returns:
-            vLLM's routing plan for the second projection, of which only the mapping is used here.
+            What `add_lora_w2` is handed: the expert of each pair, twice nothing, and the slot of each token.
         """
-        top_k = topk_ids.shape[1]
         mapping = self._slots(topk_ids.shape[0]) if token_lora_mapping is None else token_lora_mapping
         pairs = y.view(-1, y.shape[-1])
-        spread = x.repeat_interleave(top_k, dim=0)
+        spread = x.repeat_interleave(top_k_num, dim=0)
+        pair_slot = mapping.repeat_interleave(top_k_num)
         start = 0
         for lora_a, lora_b in zip(lora_a_stacked, lora_b_stacked, strict=True):
             columns = pairs[:, start : start + lora_b.shape[2]]
-            add_routed_delta(columns, spread, lora_a, lora_b, mapping.repeat_interleave(top_k), topk_ids.flatten())
+            add_routed_delta(columns, spread, lora_a, lora_b, pair_slot, topk_ids.flatten())
             start += lora_b.shape[2]
-        return None, None, None, mapping
+        return topk_ids, None, None, mapping
 
     def add_lora_w2(
         self,
@@ -59,9 +73,21 @@ class LoractlPunicaWrapperCPU(PunicaWrapperCPU):
         lora_a_stacked: tuple[Tensor, ...],
         lora_b_stacked: tuple[Tensor, ...],
         topk_weights: Tensor,
-        *_unused: Any,
-        topk_ids: Tensor,
-        token_lora_mapping: Tensor,
+        sorted_token_ids_lora: Tensor | None,
+        expert_ids_lora: Tensor | None,
+        num_tokens_post_padded_lora: Tensor | None,
+        token_lora_mapping: Tensor | None,
+        num_tokens: int,
+        w1: Tensor,
+        w2: Tensor,
+        top_k_num: int,
+        max_loras: int,
+        adapter_enabled: Tensor,
+        top_k: int,
+        fully_sharded: bool,
+        tp_rank: int,
+        use_tuned_config: bool,
+        add_inputs: bool = True,
     ) -> None:
         """Add the weighted deltas of the down projection.
 
@@ -71,16 +97,23 @@ class LoractlPunicaWrapperCPU(PunicaWrapperCPU):
             lora_a_stacked: One [max_loras, num_experts, rank, intermediate].
             lora_b_stacked: One [max_loras, num_experts, hidden, rank].
             topk_weights: [num_tokens, top_k] fp32.
-            topk_ids: [num_tokens, top_k] expert of each pair.
-            token_lora_mapping: [num_tokens] slot of each token.
+            sorted_token_ids_lora: [num_tokens, top_k] expert of each pair, as `add_lora_w13` returned it.
+            token_lora_mapping: [num_tokens] slot of each token, as `add_lora_w13` returned it.
+            expert_ids_lora, num_tokens_post_padded_lora, num_tokens, w1, w2, top_k_num, max_loras, adapter_enabled,
+                top_k, fully_sharded, tp_rank, use_tuned_config, add_inputs: vLLM's, for its own kernels.
+
+        Raises:
+            ValueError: There is no plan of `add_lora_w13` to go by.
         """
+        if sorted_token_ids_lora is None or token_lora_mapping is None:
+            raise ValueError("add_lora_w2 takes what add_lora_w13 returned, and it was handed nothing")
         add_routed_delta(
             y.view(-1, y.shape[-1]),
             x,
             lora_a_stacked[0],
             lora_b_stacked[0],
-            token_lora_mapping.repeat_interleave(topk_ids.shape[1]),
-            topk_ids.flatten(),
+            token_lora_mapping.repeat_interleave(top_k_num),
+            sorted_token_ids_lora.flatten(),
             pair_weight=topk_weights.flatten(),
         )
 
@@ -93,21 +126,20 @@ class LoractlPunicaWrapperCPU(PunicaWrapperCPU):
 def install_punica(symbols: Mapping[str, Symbol]) -> None:
     """Make the CPU platform hand out our wrapper, and give rows without an adapter a delta of zero.
 
-    vLLM 0.32.0's torch operations index the stack with -1 for such rows, which is the last slot: base requests batched with
-    adapters answer with another adapter's weights.
+    vLLM 0.32.0's torch operations index the stack with -1 for such rows, which is the last slot: base requests batched
+    with adapters answer with another adapter's weights.
     """
     symbols["cpu_punica"].resolve()
-    symbols["cpu_platform"].resolve()
-    from vllm.platforms.cpu import CpuPlatform
-
-    qualified_name = f"{LoractlPunicaWrapperCPU.__module__}.{LoractlPunicaWrapperCPU.__qualname__}"
-    CpuPlatform.get_punica_wrapper = classmethod(lambda cls: qualified_name)
     symbols["cpu_bgmv_shrink"].resolve()
-    punica_cpu.bgmv_shrink = _bgmv_shrink
-    punica_cpu.sgmv_shrink = _sgmv_shrink
+    qualified_name = f"{LoractlPunicaWrapperCPU.__module__}.{LoractlPunicaWrapperCPU.__qualname__}"
+    platform = symbols["cpu_platform"].resolve()
+    setattr(platform, "get_punica_wrapper", classmethod(lambda _: qualified_name))  # noqa: B010  (not declared so)
+    for name, replacement in (("bgmv_shrink", _bgmv_shrink), ("sgmv_shrink", _sgmv_shrink)):
+        setattr(_cpu_operations, name, replacement)
 
 
-_original_bgmv_shrink = punica_cpu.bgmv_shrink
+_cpu_operations: Any = importlib.import_module("vllm.lora.punica_wrapper.punica_cpu")
+_original_bgmv_shrink = _cpu_operations.bgmv_shrink
 
 
 def _bgmv_shrink(inputs: Tensor, weights: Tensor, output: Tensor, indices: Tensor, scaling: float = 1.0) -> None:
