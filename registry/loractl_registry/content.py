@@ -237,7 +237,7 @@ class Ingested:
 def _copy(file: OpenFile, draft: Path, progress: Progress) -> FileEntry:
     path = draft / file.name
     with os_errors_named(path):
-        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        target = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             digest = copy_hashed(file.handle, target, name=file.name, expected_bytes=file.size_bytes, progress=progress)
             os.fchmod(target, FILE_MODE)

@@ -1,101 +1,104 @@
-"""Copying a file and hashing the very bytes that are written."""
+"""Copying a file and hashing the very bytes that were written."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import queue
 import threading
+from collections.abc import Iterator
 
 from loractl_registry.file_errors import ChangedWhileReadError
 from loractl_registry.progress import Progress
 
-BUFFER_BYTES = 4 * 2**20
-_BUFFERS = 4
+STEP_BYTES = 32 * 2**20
+BUFFER_BYTES = 2**20
+
+_NO_KERNEL_COPY = frozenset({errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM})
 
 
 def copy_hashed(source: int, target: int, *, name: str, expected_bytes: int, progress: Progress) -> str:
     """Copy one open file to another, put it on the disk, and return ``sha256:hex`` of what was written.
 
-    Reading and writing run here, hashing in a second thread; both leave the interpreter's lock. A source that changes
-    meanwhile cannot make the digest differ from the copy.
+    A second thread copies in the kernel while this one hashes what has arrived in `target`, so that the digest is that
+    of the copy, whatever becomes of the source meanwhile. `target` is open for reading and writing, and empty.
 
     Raises:
         ChangedWhileReadError: The source is not `expected_bytes` long any more.
         OSError: Reading or writing failed.
     """
-    if expected_bytes <= BUFFER_BYTES:
-        return _copy_small(source, target, name, expected_bytes, progress)
-    hasher = _Hasher()
+    copier = _Copier(source, target, expected_bytes)
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(min(BUFFER_BYTES, max(expected_bytes, 1))))
+    hashed = 0
     try:
-        _copy_large(source, target, name, expected_bytes, progress, hasher)
-        os.fsync(target)
+        for arrived in copier.steps():
+            while hashed < arrived:
+                taken = os.preadv(target, [buffer[: arrived - hashed]], hashed)
+                digest.update(buffer[:taken])
+                progress.advance(taken)
+                hashed += taken
     finally:
-        digest = hasher.finish()
-    return digest
-
-
-def _copy_small(source: int, target: int, name: str, expected_bytes: int, progress: Progress) -> str:
-    data = b""
-    while len(data) <= expected_bytes and (part := os.read(source, expected_bytes + 1 - len(data))):
-        data += part
-    if len(data) != expected_bytes:
+        copier.stop()
+    if hashed != expected_bytes or os.read(source, 1):
         raise ChangedWhileReadError(name)
-    _write_all(target, memoryview(data))
     os.fsync(target)
-    progress.advance(len(data))
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return f"sha256:{digest.hexdigest()}"
 
 
-def _copy_large(source: int, target: int, name: str, expected_bytes: int, progress: Progress, hasher: _Hasher) -> None:
-    copied = 0
-    while True:
-        buffer = hasher.take_buffer()
-        taken = os.readv(source, [buffer])
-        copied += taken
-        if copied > expected_bytes or (taken == 0 and copied < expected_bytes):
-            raise ChangedWhileReadError(name)
-        if taken == 0:
-            return
-        hasher.hash(buffer, taken)
-        # Both only read the buffer; it is filled again by this thread, which has written it by then.
-        _write_all(target, memoryview(buffer)[:taken])
-        progress.advance(taken)
+class _Copier:
+    """A thread that copies step by step and says how far it is."""
 
-
-def _write_all(target: int, data: memoryview) -> None:
-    while data:
-        data = data[os.write(target, data) :]
-
-
-class _Hasher:
-    """A thread that hashes buffers in the order in which they come."""
-
-    def __init__(self) -> None:
-        self._full: queue.SimpleQueue[tuple[bytearray, int] | None] = queue.SimpleQueue()
-        self._hashed: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-        self._digest = hashlib.sha256()
-        for _ in range(_BUFFERS):
-            self._hashed.put(bytearray(BUFFER_BYTES))
-        self._thread = threading.Thread(target=self._run, name="loractl-hash")
+    def __init__(self, source: int, target: int, expected_bytes: int) -> None:
+        self._source, self._target, self._expected_bytes = source, target, expected_bytes
+        self._arrived: queue.SimpleQueue[int | OSError | None] = queue.SimpleQueue()
+        self._is_stopped = False
+        self._thread = threading.Thread(target=self._run, name="loractl-copy")
         self._thread.start()
 
-    def take_buffer(self) -> bytearray:
-        """Wait for a buffer whose bytes are hashed, to be filled again."""
-        return self._hashed.get()
+    def steps(self) -> Iterator[int]:
+        """Yield how many bytes have arrived, until all have or the source ends. Raises what the thread met."""
+        while (arrived := self._arrived.get()) is not None:
+            if isinstance(arrived, OSError):
+                raise arrived
+            yield arrived
 
-    def hash(self, buffer: bytearray, num_bytes: int) -> None:
-        """Hash the first `num_bytes` soon; the caller may read the buffer meanwhile."""
-        self._full.put((buffer, num_bytes))
-
-    def finish(self) -> str:
-        """Wait until every buffer is hashed, end the thread, and return the digest."""
-        self._full.put(None)
+    def stop(self) -> None:
+        """End the thread, after the step that it is at."""
+        self._is_stopped = True
         self._thread.join()
-        return f"sha256:{self._digest.hexdigest()}"
 
     def _run(self) -> None:
-        while (filled := self._full.get()) is not None:
-            buffer, num_bytes = filled
-            self._digest.update(memoryview(buffer)[:num_bytes])
-            self._hashed.put(buffer)
+        copied = 0
+        try:
+            while copied < self._expected_bytes and not self._is_stopped:
+                step = _copy_step(self._source, self._target, min(STEP_BYTES, self._expected_bytes - copied))
+                if step == 0:
+                    break
+                copied += step
+                self._arrived.put(copied)
+        except OSError as error:
+            self._arrived.put(error)
+        self._arrived.put(None)
+
+
+def _copy_step(source: int, target: int, num_bytes: int) -> int:
+    """Copy up to `num_bytes` from where both files stand, and return how many; 0 at the end of the source."""
+    try:
+        # Shares the blocks instead of copying them where the file system can.
+        copied = os.copy_file_range(source, target, num_bytes)
+    except OSError as error:
+        if error.errno not in _NO_KERNEL_COPY:
+            raise
+        copied = 0
+    # Some file systems answer 0 where they cannot, as at the end of a file; reading tells which it is.
+    return copied or _copy_buffered(source, target, min(num_bytes, BUFFER_BYTES))
+
+
+def _copy_buffered(source: int, target: int, num_bytes: int) -> int:
+    data = memoryview(os.read(source, num_bytes))
+    copied = len(data)
+    while data:
+        data = data[os.write(target, data) :]
+    return copied
