@@ -136,12 +136,14 @@ class FakeServer:
 
     Attributes:
         engine: Where the tokens come from.
+        is_recording: Whether what arrives is remembered; benchmarks turn it off.
         reached: Method and path of every request that arrived.
         bodies: The parsed body of each of them that had one.
         headers: The headers of the last one.
     """
 
     engine: FakeEngine
+    is_recording: bool = True
     reached: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
     bodies: list[dict[str, object]] = field(default_factory=list[dict[str, object]])
     headers: dict[str, str] = field(default_factory=dict[str, str])
@@ -152,9 +154,10 @@ class FakeServer:
             await _live(receive, send)
             return
         method, path = str(scope.get("method", scope["type"])), str(scope["path"])
-        self.reached.append((method, path))
-        pairs = cast("list[tuple[bytes, bytes]]", scope["headers"])
-        self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+        if self.is_recording:
+            self.reached.append((method, path))
+            pairs = cast("list[tuple[bytes, bytes]]", scope["headers"])
+            self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
         if method == "POST" and path in ("/v1/completions", "/v1/chat/completions", "/v1/responses"):
             await self._generate(path, await _read(receive), receive, send)
         else:
@@ -162,7 +165,8 @@ class FakeServer:
 
     async def _generate(self, path: str, raw: bytes, receive: Receive, send: Send) -> None:
         body = cast("dict[str, object]", json.loads(raw))
-        self.bodies.append(body)
+        if self.is_recording:
+            self.bodies.append(body)
         model = str(body["model"])
         if not self.engine.knows(model):
             await _send_whole(send, 404, b'{"error":{"message":"the engine does not know the model"}}')

@@ -1,0 +1,307 @@
+"""How much latency the gateway adds at 200 concurrent streams, over a fake engine.
+
+Two servers run side by side: the fake engine's own, and the same behind the gateway. Each of 200 clients keeps one
+stream going after another; blocks of load on the one and on the other alternate, so that whatever else the machine does
+meets both. Every request is one row of the raw file; the table is computed from the rows alone.
+
+    python benchmarks/gateway.py                  # run, append rows to results/gateway.jsonl, print the table
+    python benchmarks/gateway.py --report FILE    # print the table of rows that are there
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+import os
+import platform
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import uvicorn
+
+from loractl.engine.fake import FakeEngine, FakeServer
+from loractl.engine.ports import EngineAdapter
+from loractl.gateway import ReconcilerTimes
+from loractl.gateway.asgi import Receive, Scope, Send
+from loractl_registry import Stage, VersionRef
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+RESULTS = Path(__file__).parent / "results" / "gateway.jsonl"
+VARIANTS = ("direct", "gateway")
+P50_BOUND_MS, P99_BOUND_MS = 1.0, 5.0
+_BOOTSTRAPS = 400
+
+
+@dataclass(frozen=True)
+class Load:
+    """What every client does.
+
+    Attributes:
+        streams: Concurrent streams.
+        tokens: Tokens of each answer, one event each.
+        token_s: Time that the fake engine takes for each.
+        prompt_bytes: Size of the prompt.
+        block_s: Length of a block of load on one server.
+        warmup_s: Beginning of a block whose requests are not counted.
+        rounds: Pairs of blocks.
+    """
+
+    streams: int = 200
+    tokens: int = 32
+    token_s: float = 0.05
+    prompt_bytes: int = 2000
+    block_s: float = 8.0
+    warmup_s: float = 2.0
+    rounds: int = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """One request: time to the first event, the median and the largest gap between events, and the whole."""
+
+    variant: str
+    block: int
+    first_ms: float
+    gap_ms: float
+    worst_gap_ms: float
+    whole_ms: float
+
+
+def serve(variant: str, token_s: float, port_file: Path) -> None:
+    """Run one server until it is told to end."""
+    from support.gateway import make_house
+
+    with tempfile.TemporaryDirectory() as folder:
+        house = make_house(Path(folder), engine=FakeEngine(token_s=token_s), times=ReconcilerTimes())
+        house.server.is_recording = False
+        for number in range(1, 4):
+            house.registry.set(f"poet@{number}", Stage.LIVE)
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        port_file.with_suffix(".tmp").write_text(str(listener.getsockname()[1]))
+        port_file.with_suffix(".tmp").rename(port_file)
+        app: object = house.gateway if variant == "gateway" else _Admitting(house.server, Path(folder) / "poet@3")
+        config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", backlog=1024)  # type: ignore[arg-type]
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+class _Admitting:
+    """The engine's own server, holding the one adapter that is asked for: what the gateway's engine holds by itself."""
+
+    def __init__(self, server: FakeServer, folder: Path) -> None:
+        self._server = server
+        self._folder = folder
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._server.engine.admit(EngineAdapter(VersionRef("poet", 3), self._folder, is_fused=True))
+        await self._server(scope, receive, send)
+
+
+def request_of(load: Load) -> bytes:
+    """Return the bytes of one request, the same for both servers: they name the exact version."""
+    return _post({"model": "poet@3", "prompt": "x" * load.prompt_bytes, "max_tokens": load.tokens, "stream": True})
+
+
+def _post(body: dict[str, object]) -> bytes:
+    raw = json.dumps(body).encode()
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n"
+    return head.encode() + b"content-type: application/json\r\n\r\n" + raw
+
+
+async def one_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> list[float]:
+    """Send `request` and return when it was sent and when each event came."""
+    times = [time.perf_counter()]
+    writer.write(request)
+    head = await reader.readuntil(b"\r\n\r\n")
+    if not head.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(f"the server answered {head!r}")
+    while (size := int(await reader.readline(), 16)) > 0:
+        await reader.readexactly(size + 2)
+        times.append(time.perf_counter())
+    await reader.readline()
+    return times
+
+
+async def client(port: int, request: bytes, start_at: float, count_from: float, end_at: float) -> list[list[float]]:
+    """Keep one stream going after another, and return the times of those that began after `count_from`."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await asyncio.sleep(start_at - time.perf_counter())
+    answers: list[list[float]] = []
+    while time.perf_counter() < end_at:
+        times = await one_stream(reader, writer, request)
+        if times[0] >= count_from:
+            answers.append(times)
+    writer.close()
+    return answers
+
+
+async def block(variant: str, index: int, port: int, load: Load, rng: random.Random) -> list[Row]:
+    """Put one block of load on one server; the clients begin spread over the length of one answer."""
+    now = time.perf_counter()
+    spread = load.tokens * load.token_s
+    request = request_of(load)
+    clients = [
+        client(port, request, now + rng.random() * spread, now + load.warmup_s, now + load.block_s)
+        for _ in range(load.streams)
+    ]
+    rows: list[Row] = []
+    for answers in await asyncio.gather(*clients):
+        for times in answers:
+            # The last event is the closing mark, which follows the last token at once.
+            gaps = [after - before for before, after in itertools.pairwise(times[1:-1])]
+            first, whole = times[1] - times[0], times[-1] - times[0]
+            values = (first, statistics.median(gaps), max(gaps), whole)
+            rows.append(Row(variant, index, *(round(1000 * value, 3) for value in values)))
+    return rows
+
+
+def run(load: Load) -> list[Row]:
+    """Start both servers, alternate the load between them, and return every row."""
+    rng = random.Random(0)
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as folder:
+        files = {variant: Path(folder) / variant for variant in VARIANTS}
+        command = [sys.executable, __file__, "--token-s", str(load.token_s)]
+        servers = [
+            subprocess.Popen([*command, "--serve", name, "--port-file", str(file)]) for name, file in files.items()
+        ]
+        try:
+            ports = {variant: _port(file) for variant, file in files.items()}
+            for index in range(load.rounds):
+                order = VARIANTS if index % 2 == 0 else VARIANTS[::-1]
+                for variant in order:
+                    rows += asyncio.run(block(variant, index, ports[variant], load, rng))
+                    print(f"round {index + 1} of {load.rounds}: {variant}", file=sys.stderr)
+        finally:
+            for server in servers:
+                server.terminate()
+            for server in servers:
+                server.wait(10)
+    return rows
+
+
+def _port(file: Path) -> int:
+    deadline = time.monotonic() + 30
+    while not file.exists():
+        if time.monotonic() > deadline:
+            raise RuntimeError("the server did not start")
+        time.sleep(0.05)
+    port = int(file.read_text())
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return port
+    raise RuntimeError("the server does not listen")
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """Return the value that `share` of `values` do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def report(rows: list[Row]) -> bool:
+    """Print what the gateway adds, and return whether it stays within its bounds."""
+    print(f"{len(rows)} requests; milliseconds; added = gateway - direct, with a 95 % interval over the rounds")
+    print(f"{'':26}{'direct':>10}{'gateway':>10}{'added':>10}{'interval':>20}")
+    is_good = True
+    for label, field, share, bound in (
+        ("first event, p50", "first_ms", 0.50, P50_BOUND_MS),
+        ("first event, p99", "first_ms", 0.99, P99_BOUND_MS),
+        ("median gap, p50", "gap_ms", 0.50, P50_BOUND_MS),
+        ("median gap, p99", "gap_ms", 0.99, P99_BOUND_MS),
+        ("largest gap, p50", "worst_gap_ms", 0.50, None),
+        ("largest gap, p99", "worst_gap_ms", 0.99, None),
+        ("whole answer, p50", "whole_ms", 0.50, None),
+        ("whole answer, p99", "whole_ms", 0.99, None),
+    ):
+        direct, gateway, low, high = added(rows, field, share)
+        difference = gateway - direct
+        verdict = "" if bound is None else f"  bound {bound:g}: {'met' if difference <= bound else 'MISSED'}"
+        is_good = is_good and (bound is None or difference <= bound)
+        print(f"{label:26}{direct:10.3f}{gateway:10.3f}{difference:10.3f}{f'{low:.3f} .. {high:.3f}':>20}{verdict}")
+    return is_good
+
+
+def added(rows: list[Row], field: str, share: float) -> tuple[float, float, float, float]:
+    """Return both percentiles, and the interval of their difference when whole rounds are drawn again."""
+    rounds = sorted({row.block for row in rows})
+    values = {
+        (variant, index): [getattr(row, field) for row in rows if row.variant == variant and row.block == index]
+        for variant in VARIANTS
+        for index in rounds
+    }
+
+    def both(drawn: list[int]) -> tuple[float, float]:
+        direct, gateway = (
+            percentile([value for index in drawn for value in values[variant, index]], share) for variant in VARIANTS
+        )
+        return direct, gateway
+
+    rng = random.Random(0)
+    differences = [
+        gateway - direct for direct, gateway in (both(rng.choices(rounds, k=len(rounds))) for _ in range(_BOOTSTRAPS))
+    ]
+    return *both(rounds), percentile(differences, 0.025), percentile(differences, 0.975)
+
+
+def conditions(load: Load) -> dict[str, object]:
+    """Return what a reader of the rows has to know."""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    packages = ("uvicorn", "uvloop", "httptools")
+    return {
+        "load": asdict(load),
+        "commit": commit.stdout.strip(),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "load_average": os.getloadavg(),
+        **{package: version(package) for package in packages},
+    }
+
+
+def main() -> int:
+    """Run or report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--rounds", type=int, default=Load.rounds)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--serve", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--token-s", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--port-file", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve, options.token_s, options.port_file)
+        return 0
+    if options.report:
+        lines = [json.loads(line) for line in options.report.read_text().splitlines()]
+        return 0 if report([Row(**line) for line in lines if "variant" in line]) else 1
+    load = Load(rounds=options.rounds)
+    before = conditions(load)
+    rows = run(load)
+    options.out.parent.mkdir(exist_ok=True)
+    with options.out.open("w") as file:
+        for line in (before, *map(asdict, rows)):
+            file.write(json.dumps(line, separators=(",", ":")) + "\n")
+    return 0 if report(rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
