@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from loractl_registry import AuditEvent, Registry, Stage
+
 BF16_BYTES = 2
 
 
@@ -167,3 +169,32 @@ def write_base(folder: Path, kind: str = "qwen3_moe", shape: BaseShape = TINY, *
     weights = random_tensors({"model.embed_tokens.weight": (shape.vocab, shape.hidden)}, seed)
     (folder / "model.safetensors").write_bytes(safetensors_bytes(weights))
     return folder
+
+
+def replay(events: Sequence[AuditEvent]) -> dict[str, Stage]:
+    """Return the stage of every version as the audit log alone tells it, and fail where the log contradicts itself."""
+    stages: dict[str, Stage] = {}
+    live: dict[str, str] = {}
+    for before, event in zip((None, *events), events, strict=False):
+        assert before is None or before.sequence < event.sequence
+        if event.to_stage is None:
+            continue
+        assert stages.get(event.subject) is event.from_stage, event
+        stages[event.subject] = event.to_stage
+        name = event.subject.partition("@")[0]
+        if event.from_stage is Stage.LIVE:
+            assert live.pop(name) == event.subject
+        if event.to_stage is Stage.LIVE:
+            assert live.setdefault(name, event.subject) == event.subject, "two live versions of one name"
+    return stages
+
+
+def assert_consistent(registry: Registry) -> None:
+    """Fail unless rows, audit log and files agree and nothing is half done."""
+    versions = registry.versions()
+    assert {str(version.ref): version.stage for version in versions} == replay(registry.history())
+    numbers: dict[str, list[int]] = {}
+    for version in versions:
+        numbers.setdefault(version.ref.name, []).append(version.ref.number)
+    assert all(held == list(range(1, len(held) + 1)) for held in numbers.values())
+    assert all(one.is_intact for one in registry.verify())

@@ -132,6 +132,9 @@ def named_errors(path: Path) -> Generator[None]:
     """Turn what SQLite says about the database at `path` into the registry's errors."""
     try:
         yield
+    except sqlite3.ProgrammingError:
+        # A mistake in the program, such as the use of a closed registry, is no state of the home.
+        raise
     except sqlite3.Error as error:
         raise refusal_of(error, path) from error
 
