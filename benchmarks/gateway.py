@@ -59,8 +59,8 @@ class Load:
     """
 
     streams: int = 200
-    tokens: int = 32
-    token_s: float = 0.05
+    tokens: int = 20
+    token_s: float = 0.1
     prompt_bytes: int = 2000
     block_s: float = 8.0
     warmup_s: float = 2.0

@@ -375,3 +375,28 @@ def test_error_body_is_openai_shaped() -> None:
             "code": "model_not_found",
         }
     }
+
+
+async def test_answer_that_breaks_in_the_middle_is_broken_off(house: House, caplog: pytest.LogCaptureFixture) -> None:
+    async def breaking(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ZeroDivisionError
+
+    async with running(house):
+        house.gateway._app = breaking
+        call = house.client.begin_stream("base")
+        assert call.task is not None
+        with pytest.raises(ZeroDivisionError):
+            await call.task
+        house.gateway._app = house.server
+
+    assert [message["type"] for message in call.messages] == ["http.response.start"]
+    assert "failed" in caplog.text
+
+
+async def test_files_that_never_come_to_rest_are_not_served(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with running(house):
+        monkeypatch.setattr(house.reconciler, "is_unchanged", lambda _: False)
+        answer = await house.client.ask("poet")
+
+    assert (answer.status, answer.json()["error"]["code"]) == (404, "model_not_found")
