@@ -14,7 +14,7 @@ from loractl_registry.adapter_names import WEIGHTS
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.outcomes import Change, Damage, TensorSummary, VersionDiff, VersionVerification
 from loractl_registry.reading import get_version
-from loractl_registry.records import AdapterVersion
+from loractl_registry.records import AdapterVersion, Manifest
 from loractl_registry.refs import Ref, VersionRef
 from loractl_registry.refusals import CollectedError
 from loractl_registry.safetensors_header import open_safetensors_header
@@ -30,13 +30,22 @@ def verify(context: Context, refs: Sequence[Ref | VersionRef]) -> tuple[VersionV
         manifests = versions.manifests(connection)
     damage: dict[str, tuple[Damage, ...]] = {}
     for digest in {version.digest for version in found} - set(collected):
-        damage[digest] = context.contents.verify(digest, manifests[digest])
+        damage[digest] = damage_of(context, digest, manifests[digest])
     return tuple(
         VersionVerification(
             version.ref, not damage.get(version.digest), damage.get(version.digest, ()), collected.get(version.digest)
         )
         for version in found
     )
+
+
+def damage_of(context: Context, digest: str, manifest: Manifest) -> tuple[Damage, ...]:
+    """Hash one content. What gc removes meanwhile is collected, not damaged."""
+    damaged = context.contents.verify(digest, manifest)
+    if not damaged:
+        return ()
+    with context.database.reading() as connection:
+        return () if digest in versions.collected(connection) else damaged
 
 
 def diff(context: Context, a: Ref | VersionRef, b: Ref | VersionRef) -> VersionDiff:

@@ -98,8 +98,8 @@ def live_at(context: Context, moment: datetime) -> tuple[VersionRef, ...]:
     for event in events:
         if event.entered:
             live[event.ref.name] = event.ref
-        elif live.get(event.ref.name) == event.ref:
-            del live[event.ref.name]
+        else:
+            live.pop(event.ref.name, None)
     return tuple(sorted(live.values()))
 
 

@@ -13,6 +13,7 @@ from loractl_registry._store import audit, versions
 from loractl_registry._store.audit import NewEvent
 from loractl_registry._store.schema import check_schema
 from loractl_registry.actors import parse_actor
+from loractl_registry.checking import damage_of
 from loractl_registry.collecting import REGISTRY
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.outcomes import Damage, Finding, FsckReport
@@ -58,11 +59,11 @@ def _database_findings(connection: sqlite3.Connection) -> Iterator[Finding]:
 
 def _content_findings(context: Context, digest: str, manifest: Manifest, *, repair: bool) -> Iterator[Finding]:
     contents = context.contents
-    damaged = contents.verify(digest, manifest)
+    damaged = damage_of(context, digest, manifest)
     for each in damaged:
         kind = "missing" if each.found == "missing" else "damaged"
         yield Finding(kind, _subject(context, digest, each), _difference(each), is_repaired=False)
-    if damaged and not contents.path_of(digest).is_dir():
+    if not contents.path_of(digest).is_dir():
         return
     wrong = contents.wrong_modes(digest)
     if repair:

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from support.registry import replay, write_adapter, write_base
+
 from loractl_registry import DeniedError, NotFoundError, Ref, Registry, Stage, Verb
 from loractl_registry.stages import LADDER, climb, target_of
-from support.registry import replay, write_adapter, write_base
 
 NAMES = st.sampled_from(["bot", "other"])
 SEEDS = st.integers(0, 3)

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from urllib.parse import quote
 
 from loractl_registry._store.migrate import apply_migrations, pending_migrations
 from loractl_registry.clock import to_text
@@ -116,15 +115,6 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
-
-
-def open_read_only(path: Path, *, busy_timeout_s: float) -> sqlite3.Connection:
-    """Open the database without creating or migrating anything."""
-    connection = sqlite3.connect(
-        f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, timeout=busy_timeout_s
-    )
-    connection.execute("PRAGMA query_only = ON")
-    return connection
 
 
 @contextmanager

@@ -105,14 +105,6 @@ def bind_base(connection: sqlite3.Connection, ref: VersionRef, base_id: int) -> 
     connection.execute("UPDATE version SET base_id = ? WHERE name = ? AND number = ?", (base_id, ref.name, ref.number))
 
 
-def base_id_of(connection: sqlite3.Connection, ref: VersionRef) -> int | None:
-    """Return the row of the base that `ref` belongs to."""
-    row = connection.execute(
-        "SELECT base_id FROM version WHERE name = ? AND number = ?", (ref.name, ref.number)
-    ).fetchone()
-    return None if row is None or row[0] is None else int(row[0])
-
-
 def put_content(connection: sqlite3.Connection, manifest: Manifest, facts: AdapterFacts) -> None:
     """Insert a content, or say that one which gc had collected is here again."""
     connection.execute(

@@ -1,8 +1,9 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from loractl_registry import Registry
 from support.registry import write_adapter, write_base
+
+from loractl_registry import Registry
 
 
 class Ticking:

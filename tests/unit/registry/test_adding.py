@@ -4,6 +4,8 @@ import json
 import shutil
 
 import pytest
+from support.registry import write_adapter, write_base
+
 from loractl_registry import ProvenanceInput, Ref, Registry, Stage, UsageError, VersionRef
 from loractl_registry.errors import InvalidNameError
 from loractl_registry.file_errors import SourceNotFoundError, UnsafeFileError
@@ -16,7 +18,6 @@ from loractl_registry.refusals import (
     BoundElsewhereError,
     NameTakenError,
 )
-from support.registry import write_adapter, write_base
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CARD = "---\nlicense: mit\ndatasets:\n- tickets\nbase_model: tiny-moe\n---\n# Bot\n"

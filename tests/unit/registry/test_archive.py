@@ -5,6 +5,8 @@ import json
 import tarfile
 
 import pytest
+from support.registry import write_base
+
 from loractl_registry import Ref, Registry, Stage, UsageError, VersionRef
 from loractl_registry import archive_format as form
 from loractl_registry.archive_format import ArchiveError
@@ -17,7 +19,6 @@ from loractl_registry.refusals import (
     StageError,
     VersionNotFoundError,
 )
-from support.registry import write_base
 
 ONE, TWO = Ref("bot", 1), Ref("bot", 2)
 
@@ -253,5 +254,5 @@ def test_import_is_all_or_nothing(archive, elsewhere, tmp_path):
 
 
 def test_file_that_is_not_there_is_named(elsewhere, tmp_path):
-    with pytest.raises(RegistryError, match="absent.tar"):
+    with pytest.raises(RegistryError, match=r"absent\.tar"):
         elsewhere.import_archive(tmp_path / "absent.tar", actor="eve")

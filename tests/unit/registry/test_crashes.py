@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from loractl_registry import Ref, Registry, Stage
-from loractl_registry._faults import FAULT_VARIABLE
 from support import registry_worker
 from support.registry import assert_consistent, write_adapter, write_base
+
+from loractl_registry import Ref, Registry, Stage
+from loractl_registry._faults import FAULT_VARIABLE
 
 ROUNDS = int(os.environ.get("LORACTL_CRASH_ROUNDS", "8"))
 BOT = Ref("bot", 1)

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from loractl_registry._store.database import Database
 from loractl_registry._store.migrate import known_migrations, statements_of
 from loractl_registry._store.schema import check_schema, migrated_schema, schema_text
@@ -145,15 +146,22 @@ def test_malformed_page_is_a_damaged_database(database, path):
     data[4096:] = b"\x55" * (len(data) - 4096)
     path.write_bytes(data)
 
-    with pytest.raises(DamagedDatabaseError), Database.open(path, clock=utc_now, busy_timeout_s=0.05) as damaged:
-        with damaged.reading() as connection:
+    def read():
+        with Database.open(path, clock=utc_now, busy_timeout_s=0.05) as damaged, damaged.reading() as connection:
             connection.execute("SELECT * FROM version").fetchall()
+
+    with pytest.raises(DamagedDatabaseError):
+        read()
 
 
 def test_locked_database_is_a_conflict_after_the_timeout(database, path):
-    with Database.open(path, clock=utc_now, busy_timeout_s=0.05) as other, other.writing():
-        with pytest.raises(LockedError) as caught, database.writing():
-            pass
+    with (
+        Database.open(path, clock=utc_now, busy_timeout_s=0.05) as other,
+        other.writing(),
+        pytest.raises(LockedError) as caught,
+        database.writing(),
+    ):
+        pass
 
     assert caught.value.code == "registry.locked"
     assert caught.value.hint
@@ -177,9 +185,13 @@ def test_folder_in_place_of_the_database_is_a_clear_error(path):
 
 
 def test_failed_transaction_leaves_nothing(database):
-    with pytest.raises(RuntimeError), database.writing() as connection:
-        put_event(connection)
-        raise RuntimeError
+    def fail():
+        with database.writing() as connection:
+            put_event(connection)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
 
     with database.reading() as connection:
         assert connection.execute("SELECT count(*) FROM audit").fetchone() == (0,)
@@ -273,10 +285,12 @@ def test_row_that_breaks_a_rule_is_refused(database, arguments):
 
 
 def test_only_one_version_of_a_name_is_live(database):
-    with pytest.raises(StorageError), database.writing() as connection:
+    with database.writing() as connection:
         put_base(connection)
         put_version(connection, 1, "live", base_id=1)
         put_version(connection, 2, "approved", f"sha256:{'b' * 64}", base_id=1)
+
+    with pytest.raises(StorageError), database.writing() as connection:
         connection.execute("UPDATE version SET stage = 'live' WHERE number = 2")
 
 

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.registry import assert_consistent, write_adapter
+
 from loractl_registry import Ref, Registry, RegistryError
 from loractl_registry._store import database
 from loractl_registry.home_errors import (
@@ -20,7 +22,6 @@ from loractl_registry.home_errors import (
     StorageError,
     os_errors_named,
 )
-from support.registry import assert_consistent, write_adapter
 
 NOBODY = 65534
 
@@ -76,9 +77,12 @@ def test_full_disk_in_the_database_stores_nothing(registry, add, tmp_path):
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}")
 
-    with pytest.raises(DiskFullError) as caught:
+    def fill():
         for seed in range(50):
             add("bot", seed + 10)
+
+    with pytest.raises(DiskFullError) as caught:
+        fill()
 
     assert caught.value.hint
     assert_consistent(registry)
@@ -140,9 +144,13 @@ def test_truncated_database_is_damaged_and_names_the_backup(registry, add, home)
     data = (home / "registry.db").read_bytes()
     (home / "registry.db").write_bytes(data[: len(data) // 2])
 
-    with pytest.raises(DamagedDatabaseError) as caught, Registry.open(home) as opened:
-        opened.fsck(repair=False, actor="ada")
-        opened.versions()
+    def use():
+        with Registry.open(home) as opened:
+            opened.fsck(repair=False, actor="ada")
+            opened.versions()
+
+    with pytest.raises(DamagedDatabaseError) as caught:
+        use()
 
     assert "backup" in caught.value.hint
 

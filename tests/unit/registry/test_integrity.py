@@ -5,9 +5,11 @@ import os
 import sqlite3
 
 import pytest
-from loractl_registry import Damage, Ref, Registry, Stage, VersionRef
-from loractl_registry.refusals import FileExistsRefusedError
 from support.registry import write_adapter
+
+from loractl_registry import Damage, Ref, Registry, Stage, VersionRef
+from loractl_registry._files import written_beside
+from loractl_registry.refusals import CollectedError, FileExistsRefusedError
 
 ONE = Ref("bot", 1)
 
@@ -95,7 +97,7 @@ def test_diff_against_files_that_are_gone_is_a_clear_error(registry, add):
     registry.revoke(Ref("bot", 2), actor="ada", reason="x")
     registry.gc(dry_run=False)
 
-    with pytest.raises(Exception, match="bot@2") as caught:
+    with pytest.raises(CollectedError, match="bot@2") as caught:
         registry.diff(ONE, Ref("bot", 2))
 
     assert caught.value.code == "registry.collected"
@@ -177,7 +179,6 @@ def test_schema_drift_and_broken_references_are_found(registry, add, home):
     connection = sqlite3.connect(home / "registry.db")
     connection.execute("DROP TRIGGER audit_refuses_delete")
     connection.execute("PRAGMA foreign_keys = OFF")
-    connection.execute("UPDATE version SET base_id = NULL") if False else None
     connection.execute("DROP TRIGGER base_refuses_delete")
     connection.execute("DELETE FROM base")
     connection.commit()
@@ -234,21 +235,21 @@ def test_backup_into_a_folder_that_is_not_there_is_a_clear_error(registry, tmp_p
 
 
 def test_file_that_appears_meanwhile_is_kept(registry, tmp_path, monkeypatch):
-    from loractl_registry._files import written_beside
-
     target = tmp_path / "out"
 
-    with pytest.raises(FileExistsRefusedError), written_beside(target) as part:
-        part.write_text("mine")
-        target.write_text("theirs")
+    def write():
+        with written_beside(target) as part:
+            part.write_text("mine")
+            target.write_text("theirs")
+
+    with pytest.raises(FileExistsRefusedError):
+        write()
 
     assert target.read_text() == "theirs"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
 def test_file_system_without_hard_links_gets_a_rename(tmp_path, monkeypatch):
-    from loractl_registry._files import written_beside
-
     def refuse(*args):
         raise PermissionError(1, "no links here")
 
@@ -262,3 +263,42 @@ def test_file_system_without_hard_links_gets_a_rename(tmp_path, monkeypatch):
 
 def test_damage_is_a_value():
     assert Damage("a", "b", "c") == Damage("a", "b", "c")
+
+
+def test_database_can_be_checked_alone(registry, add, home):
+    add()
+    assert registry.check_database() == ()
+    connection = sqlite3.connect(home / "registry.db")
+    connection.execute("CREATE TABLE notes (text TEXT)")
+    connection.close()
+
+    (finding,) = registry.check_database()
+
+    assert (finding.kind, finding.is_repaired) == ("schema", False)
+
+
+def test_bytes_that_gc_removes_meanwhile_are_not_damage(registry, add, monkeypatch):
+    add()
+    registry.revoke(ONE, actor="ada", reason="x")
+    real = registry._context.contents.verify
+
+    def verify(digest, manifest):
+        registry.gc(dry_run=False)
+        return real(digest, manifest)
+
+    monkeypatch.setattr(type(registry._context.contents), "verify", lambda store, *arguments: verify(*arguments))
+
+    assert registry.fsck(repair=False, actor="ada").findings == ()
+
+
+def test_corrupt_index_is_found(registry, add, home):
+    for seed in range(4):
+        add("bot", seed)
+    connection = sqlite3.connect(home / "registry.db", isolation_level=None)
+    connection.execute("PRAGMA writable_schema = ON")
+    altered = "CREATE INDEX version_by_digest ON version (stage)"
+    connection.execute("UPDATE sqlite_schema SET sql = ? WHERE name = 'version_by_digest'", (altered,))
+    connection.close()
+
+    with Registry.open(home) as again:
+        assert "database" in kinds(again.fsck(repair=False, actor="ada"))

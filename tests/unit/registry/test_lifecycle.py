@@ -1,10 +1,11 @@
 """The verbs: what each does, what it refuses, and what it writes down."""
 
-import os
 from datetime import timedelta
 
 import pytest
-from loractl_registry import Policy, Ref, Registry, Stage, VersionRef, parse_ref
+from support.registry import BaseShape, write_adapter, write_base
+
+from loractl_registry import Policy, Ref, Registry, Stage, VersionRef, lifecycle, parse_ref
 from loractl_registry.actors import ActorError, ReasonError
 from loractl_registry.preflight import PreflightRefusedError
 from loractl_registry.refusals import (
@@ -19,7 +20,6 @@ from loractl_registry.refusals import (
     StageError,
     VersionNotFoundError,
 )
-from support.registry import BaseShape, write_adapter, write_base
 
 ONE, TWO = Ref("bot", 1), Ref("bot", 2)
 
@@ -459,4 +459,80 @@ def test_versions_are_filtered(registry, live, add):
     assert [str(v.ref) for v in registry.versions(stage=Stage.LIVE)] == ["bot@2"]
     assert [str(v.ref) for v in registry.versions(name="other", base="tiny-moe")] == ["other@1"]
     assert registry.versions(base="absent") == ()
-    assert os.path.isdir(registry.versions()[0].path)
+    assert registry.versions()[0].path.is_dir()
+
+
+@pytest.fixture
+def meanwhile(home, clock, monkeypatch):
+    """Let somebody else do one thing between the checks and the commit."""
+
+    def _meanwhile(act):
+        real = lifecycle.gather_evidence
+        pending = [act]
+
+        def gather(*arguments, **options):
+            evidence = real(*arguments, **options)
+            if pending:
+                with Registry.open(home, clock=clock) as other:
+                    pending.pop()(other)
+            return evidence
+
+        monkeypatch.setattr(lifecycle, "gather_evidence", gather)
+
+    return _meanwhile
+
+
+def test_promotion_is_judged_anew_when_somebody_else_moved_the_version(registry, add, meanwhile):
+    add()
+    meanwhile(lambda other: other.promote(ONE, actor="grace"))
+
+    promotion = registry.promote(ONE, actor="ada", to=Stage.APPROVED)
+
+    assert promotion.from_stage is Stage.CANDIDATE
+    assert promotion.entered == (Stage.APPROVED,)
+
+
+def test_version_that_is_revoked_meanwhile_is_not_promoted(registry, add, meanwhile):
+    add()
+    meanwhile(lambda other: other.revoke(ONE, actor="grace", reason="x"))
+
+    with pytest.raises(StageError):
+        registry.promote(ONE, actor="ada", to=Stage.LIVE)
+
+    assert stages(registry) == [Stage.REVOKED]
+
+
+def test_rollback_chooses_anew_when_its_target_is_gone(registry, live, meanwhile):
+    live(3)
+    meanwhile(lambda other: other.revoke(TWO, actor="grace", reason="x"))
+
+    assert registry.rollback("bot", actor="ada").version.ref == VersionRef("bot", 1)
+
+
+def test_large_version_is_not_hashed_on_its_way_to_approved(registry, add, monkeypatch):
+    version = add()
+    registry.promote(ONE, actor="ada")
+    monkeypatch.setattr("loractl_registry.climbing.ALWAYS_HASHED_BYTES", 0)
+    damage(version)
+
+    assert registry.promote(ONE, actor="ada").entered == (Stage.APPROVED,)
+    with pytest.raises(DamagedFilesError):
+        registry.promote(ONE, actor="ada")
+
+
+def test_preflight_can_be_asked_for_without_promoting(registry, add):
+    add()
+
+    report = registry.preflight(ONE)
+
+    assert report.rank == 4
+    assert stages(registry) == [Stage.DRAFT]
+
+
+def test_manifest_names_the_stored_files(registry, add):
+    version = add()
+
+    manifest = registry.manifest(ONE)
+
+    assert manifest.digest == version.digest
+    assert [entry.path for entry in manifest.files] == ["adapter_config.json", "adapter_model.safetensors"]

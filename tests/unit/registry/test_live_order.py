@@ -1,6 +1,7 @@
 """The order in which versions were live: what rollback returns to."""
 
 import pytest
+
 from loractl_registry._store.audit import LiveEvent
 from loractl_registry.reading import earlier_numbers, live_stacks
 from loractl_registry.refs import VersionRef

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from loractl_registry.provenance import MAX_FILE_BYTES, ProvenanceInput, joined, read_stated
 from loractl_registry.records import Provenance
 from loractl_registry.refusals import ProvenanceError
@@ -61,7 +62,7 @@ def test_file_of_a_megabyte_too_many_is_refused(tmp_path):
 
 
 def test_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(Exception, match="absent.json") as caught:
+    with pytest.raises(Exception, match=r"absent\.json") as caught:
         read_stated(ProvenanceInput(file=tmp_path / "absent.json"))
 
     assert caught.value.code == "registry.storage"

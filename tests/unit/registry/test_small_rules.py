@@ -3,8 +3,9 @@
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
-import loractl_registry
 import pytest
+
+import loractl_registry
 from loractl_registry import AdapterFacts, AdapterVersion, Base, ExpertLayout, Policy, Provenance, Stage, VersionRef
 from loractl_registry.actors import ActorError, ReasonError, parse_actor, parse_reason, require_reason
 from loractl_registry.binding import choose_base
