@@ -134,7 +134,8 @@ def parse_adapter_config(data: bytes) -> AdapterConfig:
     _refuse_other_methods(held)
     normal = {key: value for key, value in held.items() if not (value is None and key.endswith("_pattern"))}
     for key in ("target_modules", "target_parameters"):
-        normal[key] = _tupled(normal[key]) if key in normal else normal.get(key)
+        if key in normal:
+            normal[key] = _tupled(normal[key])
     try:
         config = AdapterConfig.model_validate(normal)
     except ValidationError as error:
