@@ -9,14 +9,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.padding import Padding
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
 from loractl.demo.chat import Question
 from loractl.demo.claims import Observation
 
-_INDENT = (0, 0, 0, 4)
+_INDENT = 4
 
 
 def console_for(*, is_json: bool, is_quiet: bool) -> Console:
@@ -36,33 +35,32 @@ class Narrator:
     @property
     def columns(self) -> int | None:
         """Width that is left for a command's output, or None where there is no terminal."""
-        return max(40, self._console.width - _INDENT[3]) if self._console.is_terminal else None
+        return max(40, self._console.width - _INDENT) if self._console.is_terminal else None
 
     def say(self, text: str) -> None:
         """Write one line of plain text."""
-        self._console.print(Text(text), soft_wrap=False)
+        self._line(Text(text))
 
     def step(self, title: str, why: str) -> None:
         """Open the next step."""
         self._step += 1
         self._console.print()
-        self._console.print(f"[bold]{self._step}. {escape(title)}[/bold]")
-        self._console.print(Text(why, style="dim"))
+        self._line(Text(f"{self._step}. {title}", style="bold"))
+        self._line(Text(why, style="dim"))
 
     def command(self, line: str) -> None:
         """Show a command as it is typed."""
-        self._console.print(Padding(Text(f"$ {line}", style="cyan"), (0, 0, 0, 2)), soft_wrap=True)
+        self._line(Text(f"  $ {line}", style="cyan"))
 
     def output(self, text: str) -> None:
         """Show what a command wrote, as it wrote it."""
         for line in text.splitlines():
-            self._console.print(Padding(Text.from_ansi(line), _INDENT), soft_wrap=True)
+            self._line(Text.assemble(" " * _INDENT, Text.from_ansi(line)))
 
     def observed(self, observation: Observation) -> None:
         """Show whether a claim held, and what was found."""
         mark, style = (self._seen, "green") if observation.is_seen else (self._not_seen, "bold red")
-        line = Text.assemble((f"{mark} {observation.claim.text}", style), (f"  ({observation.found})", "dim"))
-        self._console.print(Padding(line, (0, 0, 0, 2)))
+        self._line(Text.assemble((f"  {mark} {observation.claim.text}", style), (f"  ({observation.found})", "dim")))
 
     @contextmanager
     def waiting(self, text: str) -> Generator[None, None, None]:
@@ -80,15 +78,10 @@ class Narrator:
         texts = dict.fromkeys(questions, "")
         if not self._console.is_terminal:
             yield texts
-            self._console.print(Padding(_side_by_side(texts), _INDENT))
+            self._console.print(Padding(_side_by_side(texts), (0, 0, 0, _INDENT)))
             return
         with Live(console=self._console, refresh_per_second=12, get_renderable=lambda: _side_by_side(texts)):
             yield texts
-
-    def card(self, title: str, text: str) -> None:
-        """Show `text` in a frame."""
-        self._console.print()
-        self._console.print(Panel(Text(text), title=escape(title), expand=False))
 
     def verdict(self, missing: Sequence[Observation], total: int, seconds: float) -> None:
         """Say how it went."""
@@ -98,7 +91,11 @@ class Narrator:
             return
         self._console.print(f"[bold red]{len(missing)} of {total} claims were not observed:[/bold red]")
         for observation in missing:
-            self._console.print(Text(f"  {self._not_seen} {observation.claim.text}  ({observation.found})"))
+            self._line(Text(f"  {self._not_seen} {observation.claim.text}  ({observation.found})"))
+
+    def _line(self, text: Text) -> None:
+        """Write one line whole: a terminal wraps it, a file keeps it."""
+        self._console.print(text, soft_wrap=True)
 
 
 def _side_by_side(texts: dict[Question, str]) -> Table:

@@ -117,14 +117,11 @@ def _play_steps(stage: Stage, options: DemoOptions) -> None:
 
 
 def _keep_serving(stage: Stage) -> None:
-    stage.narrator.card(
-        "It stays up",
-        f"{curl_line(stage.url, PIRATE, serving_steps.ASKED)}\n\n{serving_steps.openai_snippet(stage.url)}",
-    )
-    stage.narrator.say(
-        f"Endpoint {stage.url}/v1, process {stage.server.pid if stage.server else '-'}. Ctrl-C stops it."
-    )
+    stage.narrator.step("It stays up", f"Endpoint {stage.url}/v1. Ctrl-C stops it. In another terminal:")
     stage.narrator.command(f"export LORACTL_HOME={stage.home}")
+    stage.narrator.command(curl_line(stage.url, PIRATE, serving_steps.ASKED))
+    stage.narrator.say("or with the official client:")
+    stage.narrator.output(serving_steps.openai_snippet(stage.url))
     try:
         while stage.server is not None and stage.server.exit_code() is None:
             time.sleep(_POLL_S)

@@ -154,7 +154,7 @@ def stop(stage: Stage) -> None:
     stage.narrator.step("Stop", "Running answers end, the engine goes, nothing stays behind.")
     stage.narrator.command(f"kill -INT {stage.server.pid}")
     stopped = stage.server.stop()
-    stage.observe(Claim.STOPPED, str(stopped), is_seen=stopped.is_clean)
+    stage.observe(Claim.STOPPED, str(stopped), is_seen=stopped.is_clean and stopped.exit_code == 0)
 
 
 def _found(answers: list[Answer]) -> str:

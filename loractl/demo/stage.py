@@ -65,7 +65,7 @@ class Stage:
 
     def observe(self, claim: Claim, found: str, *, is_seen: bool) -> None:
         """Record whether `claim` was seen to hold, and say so."""
-        observation = Observation(claim, is_seen, " ".join(found.split())[:300])
+        observation = Observation(claim, is_seen, " ".join(found.split())[:200])
         self.ledger.record(observation)
         self.narrator.observed(observation)
 
@@ -85,11 +85,11 @@ class Stage:
     def ask_until(
         self, model: str, text: str, is_wanted: Callable[[Answer], bool], patience_s: float = PROPAGATION_S
     ) -> tuple[Answer, float]:
-        """Ask until the answer is as wanted or `patience_s` are over; return the last answer and the seconds."""
+        """Ask until the answer is as wanted or `patience_s` are over; return the last answer and when it was asked."""
         started = time.monotonic()
         while True:
-            answer = ask(self.url, Question(model, text))
             waited = time.monotonic() - started
+            answer = ask(self.url, Question(model, text))
             if is_wanted(answer) or waited > patience_s:
                 break
             time.sleep(0.05)
