@@ -21,9 +21,7 @@ from loractl_registry.refs import Ref, VersionRef, parse_name, parse_ref
 from loractl_registry.stages import Stage, Verb
 
 if TYPE_CHECKING:
-    from loractl_registry.clock import (
-        utc_now,
-    )
+    from loractl_registry.clock import utc_now
     from loractl_registry.outcomes import (
         AddedBase,
         AddedVersion,
@@ -40,17 +38,9 @@ if TYPE_CHECKING:
         VersionDiff,
         VersionVerification,
     )
-    from loractl_registry.policy import (
-        SOLO,
-        Policy,
-    )
-    from loractl_registry.progress import (
-        SILENT,
-        Progress,
-    )
-    from loractl_registry.provenance import (
-        ProvenanceInput,
-    )
+    from loractl_registry.policy import SOLO, Policy
+    from loractl_registry.progress import SILENT, Progress
+    from loractl_registry.provenance import ProvenanceInput
     from loractl_registry.records import (
         AdapterFacts,
         AdapterVersion,
@@ -62,9 +52,7 @@ if TYPE_CHECKING:
         Provenance,
         ServingSnapshot,
     )
-    from loractl_registry.registry import (
-        Registry,
-    )
+    from loractl_registry.registry import Registry
 
 _LATE = {
     "clock": ("utc_now",),

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from loractl_registry._context import Context
 from loractl_registry._store import bases, versions
 from loractl_registry.adapter_names import WEIGHTS
 from loractl_registry.binding import choose_base
 from loractl_registry.home_errors import os_errors_named
-from loractl_registry.preflight import PreflightReport, check_adapter, check_stored
 from loractl_registry.records import AdapterVersion
 from loractl_registry.refusals import BaseGoneError, DamagedFilesError, NoBaseError, StageError
-from loractl_registry.safetensors_header import open_safetensors_header
 from loractl_registry.stages import LADDER, Stage, climb
+
+if TYPE_CHECKING:
+    from loractl_registry.preflight import PreflightReport
 
 ALWAYS_HASHED_BYTES = 64 * 2**20
 """Up to this size the bytes are hashed at every rung; above it, at candidate and at live."""
@@ -57,7 +59,7 @@ def gather_evidence(context: Context, version: AdapterVersion, rungs: Sequence[S
     base, is_new = _base_of(context, version)
     if version.size_bytes <= ALWAYS_HASHED_BYTES or Stage.CANDIDATE in rungs or Stage.LIVE in rungs:
         require_intact(context, version)
-    report = check_stored(version.path, base.base.config) if Stage.CANDIDATE in rungs else None
+    report = _preflight(version, base) if Stage.CANDIDATE in rungs else None
     return Evidence(tuple(rungs), base if is_new else None, report)
 
 
@@ -76,6 +78,8 @@ def require_intact(context: Context, version: AdapterVersion) -> None:
 def preview(context: Context, version: AdapterVersion) -> PreflightReport:
     """Run preflight without reading a value; see `Registry.preflight`."""
     from loractl_registry.adapter_config import read_adapter_config  # pydantic, which listing does without
+    from loractl_registry.preflight import check_adapter
+    from loractl_registry.safetensors_header import open_safetensors_header
 
     base, _ = _base_of(context, version)
     weights = version.path / WEIGHTS
@@ -83,6 +87,12 @@ def preview(context: Context, version: AdapterVersion) -> PreflightReport:
         return check_adapter(
             open_safetensors_header(weights).tensors, read_adapter_config(version.path), base.base.config
         )
+
+
+def _preflight(version: AdapterVersion, base: bases.StoredBase) -> PreflightReport:
+    from loractl_registry.preflight import check_stored  # a third of all imports, for one rung
+
+    return check_stored(version.path, base.base.config)
 
 
 def _base_of(context: Context, version: AdapterVersion) -> tuple[bases.StoredBase, bool]:

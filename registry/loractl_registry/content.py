@@ -49,7 +49,7 @@ class ContentStore:
         if not _DIGEST.fullmatch(digest):
             raise ValueError(f"not a sha256 digest: {digest!r}")
         hexadecimal = digest.removeprefix("sha256:")
-        return self.root / "sha256" / hexadecimal[:2] / hexadecimal
+        return self.root.joinpath("sha256", hexadecimal[:2], hexadecimal)
 
     def ingest(self, folder: Path, progress: Progress = SILENT) -> Ingested:
         """Check the files of an adapter, and copy them below ``tmp`` while hashing them.

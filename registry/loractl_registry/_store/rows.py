@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage
 
 Row = tuple[Any, ...]
+_parse = json.JSONDecoder().decode
 ContentPaths = Callable[[str], Path]
 
 
@@ -53,8 +55,9 @@ def facts_to_dict(facts: AdapterFacts) -> dict[str, object]:
     }
 
 
+@lru_cache(maxsize=1024)
 def facts_from_json(text: str) -> AdapterFacts:
-    """Read the JSON of `facts_to_dict`."""
+    """Read the JSON of `facts_to_dict`; kept, because most of ten thousand versions say the same."""
     held = json.loads(text)
     return AdapterFacts(
         rank=held["rank"],
@@ -84,8 +87,9 @@ def provenance_to_dict(provenance: Provenance) -> dict[str, object]:
 
 def provenance_from_json(text: str) -> Provenance:
     """Read the JSON of `provenance_to_dict`."""
-    held = json.loads(text)
-    held["datasets"] = tuple(held.get("datasets", ()))
+    held: dict[str, Any] = _parse(text)
+    if datasets := held.get("datasets"):
+        held["datasets"] = tuple(datasets)
     return Provenance(**held)
 
 
