@@ -21,6 +21,7 @@ _NAMES = frozenset(
         "XDG_CONFIG_HOME",
         "CC",
         "CXX",
+        "LORACTL_KERNELS_BACKEND",
         "PYTHONHASHSEED",
         "PYTHONWARNINGS",
         "TOKENIZERS_PARALLELISM",
