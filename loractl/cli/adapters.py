@@ -11,7 +11,7 @@ import typer
 from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import context_of
-from loractl.cli.params import AdapterArgument, BaseFilter, NameFilter, RefArgument, StageFilter
+from loractl.cli.params import AdapterArgument, BaseFilter, NameFilter, RefArgument, StageFilter, existing_file
 from loractl.cli.preflight_view import preflight_lines, preflight_of, preflight_payload
 from loractl.cli.style import Style, size_text
 from loractl.cli.tables import Column, table
@@ -51,7 +51,10 @@ def add(
     ] = None,
     note: Annotated[str | None, typer.Option(metavar="TEXT", help="Anything else worth knowing.")] = None,
     provenance: Annotated[
-        Path | None, typer.Option(metavar="FILE.json", help="Provenance as a JSON object; options win over it.")
+        Path | None,
+        typer.Option(
+            parser=existing_file, metavar="FILE.json", help="Provenance as a JSON object; options win over it."
+        ),
     ] = None,
 ) -> None:
     """Verify an adapter and store it as the next version of NAME.

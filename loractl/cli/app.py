@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cache
 from io import TextIOWrapper
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -21,7 +22,7 @@ from loractl.cli.context import AppContext, Flags
 from loractl.cli.errors import ExitCode, Failure, failure_of, report, usage_failure
 from loractl.cli.help import help_lines
 from loractl.cli.style import style_of
-from loractl.settings import SettingsError
+from loractl.settings import SettingsError, home_of
 
 
 def _remember(ctx: typer.Context, param: typer.CallbackParam, value: object) -> object:
@@ -184,9 +185,9 @@ def _end(app: AppContext, failure: Failure) -> ExitCode:
     return report(failure, is_json=app.flags.json, environ=os.environ, stream=sys.stderr)
 
 
-def _home_of(app: AppContext) -> Any:
+def _home_of(app: AppContext) -> Path | None:
     try:
-        return app.settings.home
+        return home_of(os.environ, app.flags.home)
     except SettingsError:
         return None
 

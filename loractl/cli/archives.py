@@ -11,6 +11,7 @@ import typer
 from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import context_of
+from loractl.cli.params import existing_file
 from loractl.cli.style import Style, count_text, size_text
 from loractl_registry.refs import parse_ref
 
@@ -54,7 +55,8 @@ def export(
 
 @app.command("import", cls=Command, epilog="loractl import support-bot.tar")
 def import_archive(
-    ctx: typer.Context, file: Annotated[Path, typer.Argument(metavar="FILE", help="An archive that export wrote.")]
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(parser=existing_file, metavar="FILE", help="An archive that export wrote.")],
 ) -> None:
     """Verify an archive and store its versions as drafts."""
     app = context_of(ctx)

@@ -13,6 +13,7 @@ import typer
 
 from loractl.cli.errors import CliUsageError, ConfirmationNeededError, DeclinedError
 from loractl.cli.out import Out, standard_out
+from loractl.cli.style import clean
 from loractl.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -96,12 +97,12 @@ class AppContext:
         if is_sure:
             return
         if not self.can_ask:
-            raise ConfirmationNeededError(f"{question.rstrip('?')} needs a yes", flag)
-        if not typer.confirm(question, err=True):
+            raise ConfirmationNeededError(f"{question!r} needs an answer", flag)
+        if _ask(f"{question} [y/N] ").lower() not in ("y", "yes"):
             raise DeclinedError
 
     def answer(self, given: str | None, question: str, flag: str) -> str:
-        """Return the text that `flag` gave, or ask for it.
+        """Return the text that `flag` gave, or ask for `question`.
 
         Raises:
             ConfirmationNeededError: It was not given, and there is nobody to ask.
@@ -109,11 +110,24 @@ class AppContext:
         """
         if given is None:
             if not self.can_ask:
-                raise ConfirmationNeededError(f"{question} is missing", f"{flag} TEXT")
-            given = str(typer.prompt(question, err=True))
+                raise ConfirmationNeededError(f"the {question} is missing", f"{flag} TEXT")
+            given = _ask(f"{question[:1].upper()}{question[1:]}: ")
         if not given.strip():
-            raise CliUsageError(f"{question} is empty", hint=f"say something behind {flag}; it is kept in the history")
+            raise CliUsageError(
+                f"the {question} is empty", hint=f"say something behind {flag}; it is kept in the history"
+            )
         return given.strip()
+
+
+def _ask(prompt: str) -> str:
+    """Ask on stderr, which Typer's own questions do not: they leave a space on stdout."""
+    sys.stderr.write(clean(prompt))
+    sys.stderr.flush()
+    line = sys.stdin.readline()
+    if not line:
+        sys.stderr.write("\n")
+        raise typer.Abort
+    return line.strip()
 
 
 def context_of(ctx: typer.Context, **overrides: object) -> AppContext:

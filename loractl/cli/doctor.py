@@ -11,7 +11,8 @@ from loractl.cli.app import Command, new_app
 from loractl.cli.checks import Check, Health, examine
 from loractl.cli.context import context_of
 from loractl.cli.errors import CliError
-from loractl.cli.style import Style, clean, count_text, wrap
+from loractl.cli.style import Style, clean, count_text
+from loractl.cli.tables import fold
 
 app = new_app("Whether everything is in place.")
 
@@ -43,8 +44,8 @@ def _lines(checks: list[Check], style: Style) -> Iterator[str]:
     left = max(len(check.name) for check in checks)
     for check in checks:
         room = None if style.width is None else max(style.width - left - 8, 16)
-        first, *rest = wrap(clean(check.found), room)
+        first, *rest = fold(clean(check.found), room)
         yield f"{paint[check.health](check.health.value.ljust(4))}  {style.bold(check.name.ljust(left))}  {first}"
         yield from (" " * (left + 8) + line for line in rest)
         if check.way_out and check.health is not Health.OK:
-            yield from (" " * (left + 8) + style.command(line) for line in wrap(clean(check.way_out), room))
+            yield from (" " * (left + 8) + style.command(line) for line in fold(clean(check.way_out), room))

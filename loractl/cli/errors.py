@@ -46,6 +46,16 @@ class CliUsageError(CliError):
     code = "cli.usage"
 
 
+class NoSuchFileError(CliError):
+    """A file that was named does not exist."""
+
+    code = "cli.no_such_file"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"no file {path}", hint="check the path")
+        self.path = path
+
+
 class ConfirmationNeededError(CliUsageError):
     """A question had to be asked, and there is nobody to ask."""
 
@@ -87,6 +97,7 @@ _FAMILIES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (DeniedError, ExitCode.DENIED),
     (VerificationFailedError, ExitCode.DENIED),
     (NotFoundError, ExitCode.NOT_FOUND),
+    (NoSuchFileError, ExitCode.NOT_FOUND),
     (ConflictError, ExitCode.CONFLICT),
 )
 

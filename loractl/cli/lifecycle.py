@@ -20,7 +20,7 @@ app = new_app("Ways down and out.")
 def demote(ctx: typer.Context, ref: RefArgument, reason: ReasonOption = None) -> None:
     """Take a version one rung down."""
     app = context_of(ctx)
-    why = app.answer(reason, f"Reason for demoting {ref}", "--reason")
+    why = app.answer(reason, f"reason for demoting {ref}", "--reason")
     _tell(app, app.registry.demote(ref, actor=app.actor, reason=why))
 
 
@@ -28,7 +28,7 @@ def demote(ctx: typer.Context, ref: RefArgument, reason: ReasonOption = None) ->
 def reject(ctx: typer.Context, ref: RefArgument, reason: ReasonOption = None) -> None:
     """Turn a candidate down, for good."""
     app = context_of(ctx)
-    why = app.answer(reason, f"Reason for rejecting {ref}", "--reason")
+    why = app.answer(reason, f"reason for rejecting {ref}", "--reason")
     _tell(app, app.registry.reject(ref, actor=app.actor, reason=why))
 
 
@@ -36,7 +36,7 @@ def reject(ctx: typer.Context, ref: RefArgument, reason: ReasonOption = None) ->
 def retire(ctx: typer.Context, ref: RefArgument, reason: ReasonOption = None) -> None:
     """Take a version out of service; it may be promoted again."""
     app = context_of(ctx)
-    why = app.answer(reason, f"Reason for retiring {ref}", "--reason")
+    why = app.answer(reason, f"reason for retiring {ref}", "--reason")
     _tell(app, app.registry.retire(ref, actor=app.actor, reason=why))
 
 
@@ -48,7 +48,7 @@ def revoke(ctx: typer.Context, ref: RefArgument, *, reason: ReasonOption = None,
     """
     app = context_of(ctx)
     version = app.registry.version(ref)
-    why = app.answer(reason, f"Reason for revoking {version.ref}", "--reason")
+    why = app.answer(reason, f"reason for revoking {version.ref}", "--reason")
     app.confirm(f"revoke {version.ref}, which is {version.stage}, for good?", is_sure=yes)
     _tell(app, app.registry.revoke(ref, actor=app.actor, reason=why))
 

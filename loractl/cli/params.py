@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from loractl.cli.errors import NoSuchFileError
 from loractl_registry.refs import Ref, parse_name, parse_ref
 from loractl_registry.stages import Stage
+
+
+def existing_file(text: str) -> Path:
+    """Return `text` as a path to a file.
+
+    Raises:
+        NoSuchFileError: There is none.
+    """
+    path = Path(text).expanduser()
+    if not path.is_file():
+        raise NoSuchFileError(path)
+    return path
+
 
 RefArgument = Annotated[
     Ref, typer.Argument(parser=parse_ref, metavar="REF", help="NAME@3, or NAME for the version that is live.")

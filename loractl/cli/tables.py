@@ -56,7 +56,7 @@ def facts(rows: Iterable[tuple[str, str]], style: Style) -> Iterator[str]:
     width = max((len(label) for label, _ in kept), default=0)
     for label, value in kept:
         room = None if style.width is None else max(style.width - width - _GAP, 12)
-        first, *rest = _fold(value, room)
+        first, *rest = fold(value, room)
         yield f"{style.dim(label.ljust(width))}{' ' * _GAP}{_paint_value(label, first, style)}"
         yield from (" " * (width + _GAP) + line for line in rest)
 
@@ -65,7 +65,7 @@ def _paint_value(label: str, value: str, style: Style) -> str:
     return style.stage(value) if label == "stage" else value
 
 
-def _fold(text: str, width: int | None) -> list[str]:
+def fold(text: str, width: int | None) -> list[str]:
     """Wrap at spaces; words that are too long by themselves, such as digests, are cut hard and lose nothing."""
     if width is None:
         return [text]
