@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import reprlib
 from pathlib import Path
 
 from loractl_registry.errors import ConflictError, DeniedError, NotFoundError
 
 _SHOWN = 120
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = _SHOWN
 
 
 def shown(value: object) -> str:
     """Return `value` as a message may show it: quoted, escaped and short."""
-    text = ascii(value)
+    # A hostile value may have millions of parts, so only its beginning is ever turned into text.
+    text = ascii(value[: _SHOWN + 1]) if isinstance(value, str) else _SHORT.repr(value)
+    text = text.encode("ascii", "backslashreplace").decode("ascii")
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
 
 

@@ -76,7 +76,7 @@ def _network_errors() -> tuple[type[Exception], ...]:
     from huggingface_hub import errors  # loaded already
 
     # The library's HTTP client is not ours to name; this is where it shows the root of that client's errors.
-    client_error: type[Exception] = errors.HTTPError  # pyright: ignore[reportPrivateImportUsage]
+    client_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]  # pyright: ignore[reportPrivateImportUsage]
     return (client_error, errors.FileMetadataError, ConnectionError, TimeoutError)
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from loractl_registry.progress import Progress
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from huggingface_hub.utils.tqdm import tqdm
 
 
-def bar_class(progress: Progress) -> type[tqdm[Any]]:
+def bar_class(progress: Progress) -> type[tqdm]:
     """Return a class with as much of tqdm as huggingface_hub uses for one file."""
 
     class Bar:
@@ -47,4 +47,4 @@ def bar_class(progress: Progress) -> type[tqdm[Any]]:
         ) -> None:
             return None
 
-    return cast("type[tqdm[Any]]", Bar)
+    return cast("type[tqdm]", Bar)
