@@ -167,8 +167,9 @@ def test_script_is_valid_where_the_shell_is_there(shell):
 
 
 @pytest.mark.parametrize("shell", list(Shell))
-def test_every_script_asks_loractl_itself(shell):
-    assert "__complete" in script_of(shell)
+def test_show_prints_the_script_of_the_shell(cli, shell):
+    assert cli("completion", "show", "--shell", shell).out == script_of(shell)
+    assert cli("completion", "show", "--shell", shell, "--json").data == {"shell": shell, "script": script_of(shell)}
 
 
 @pytest.mark.parametrize("shell", list(Shell))

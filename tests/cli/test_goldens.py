@@ -27,7 +27,6 @@ READING = [
     pytest.param(("verify", "support-bot"), "verify", id="verify"),
     pytest.param(("fsck",), "fsck", id="fsck"),
     pytest.param(("gc", "--dry-run"), "gc-dry-run", id="gc-dry-run"),
-    pytest.param(("completion", "show", "--shell", "bash"), "completion-show", id="completion-show"),
 ]
 MOVING = [
     pytest.param(("promote", "poet@1"), "promote", id="promote"),
