@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from loractl.serving import guard
 _TAIL_LINES = 200
 _MAX_LINE = 4096
 _KILL_PATIENCE_S = 15.0
+_POLL_S = 0.02
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -75,8 +77,8 @@ class EngineProcess:
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait for the end and for its last output; None if it is still running after `timeout_s`."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            _wait_without_reaping(self._process, timeout_s)
+        if self._process.returncode is None:
+            _wait_for_end(self._process.pid, timeout_s)
         code = self.poll()
         if code is not None:
             self._reader.join(timeout=2.0)
@@ -133,14 +135,11 @@ def _has_ended(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
-def _wait_without_reaping(process: subprocess.Popen[bytes], timeout_s: float) -> None:
-    if process.returncode is not None:
-        return
-    done = threading.Event()
-    for _ in range(max(1, int(timeout_s / 0.02))):
-        if _has_ended(process.pid):
-            return
-        done.wait(0.02)
+def _wait_for_end(pid: int, timeout_s: float) -> None:
+    """Wait without reaping, which `subprocess.Popen.wait` cannot."""
+    deadline = time.monotonic() + timeout_s
+    while not _has_ended(pid) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
 
 
 def log_path(home: Path, base: str) -> Path:
