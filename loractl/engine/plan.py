@@ -1,26 +1,37 @@
-"""What an engine is started for: slots, rank, modules and layouts, derived from what the registry holds."""
+"""What an engine is started for: slots, rank, modules and layouts, derived from what the registry holds.
+
+An engine cannot change these while it runs, and what it is started for costs memory and time whether it is used or not.
+So it is planned for the versions that may be served at that moment and for nothing else, with one exception: room for
+one adapter more, so that a promotion of something alike enters at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any, cast
 
 from loractl.engine.errors import EngineError
 from loractl_registry import AdapterVersion, ExpertLayout, ServingSnapshot
-
-RANK_LADDER = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""The ranks that vLLM 0.32.0 can be started for."""
+from loractl_registry.preflight import (
+    FUSED_NATIVELY,
+    RANK_LADDER,
+    BaseShape,
+    PreflightRefusedError,
+    read_base_shape,
+    rung_of,
+    slot_bytes,
+)
 
 DEFAULT_SLOTS = 8
 DEFAULT_RANK = 16
 _HOST_HEADROOM = 4
+_HOST_BUDGET_BYTES = 16 * 2**30
 _CPU_MAX_CONTEXT = 4096
 _CPU_MIN_CACHE_BYTES = 32 * 2**20
 _CPU_CONTEXTS_CACHED = 4
 _FP32_BASE_BYTES = 4 * 2**30
-_FUSED_BASES = frozenset({"gpt_oss"})
 
 
 class Device(StrEnum):
@@ -54,12 +65,14 @@ class EnginePlan:
         host_slots: Adapters kept in host memory (``--max-cpu-loras``); the least recently used makes room.
         max_rank: Of `RANK_LADDER`; every adapter is padded to it.
         modules: Module suffixes that are wrapped; empty wraps every one that vLLM supports.
-        layouts: Expert layouts that can be loaded.
-        is_mixed: Whether vLLM is told to take both expert layouts.
+        layouts: Expert layouts that can be loaded. Adapters without experts fit in any case.
+        is_mixed: Whether vLLM is told to take both expert layouts (``--enable-mixed-moe-lora-format``). It then has to
+            be told of each adapter which one it is.
         max_context: Largest number of tokens of a request, or None for the base's own.
         cache_bytes: Size of the KV cache, or None for vLLM's choice.
         dtype: Torch name that the base is loaded in, or None for the base's own.
         rows: The same, with reasons, for people.
+        slot_bytes: What one slot takes of the device's memory, or None if the base's modules are not known.
     """
 
     base: str
@@ -74,20 +87,32 @@ class EnginePlan:
     cache_bytes: int | None
     dtype: str | None
     rows: tuple[PlanRow, ...]
+    slot_bytes: int | None = None
 
     def refusal_of(self, version: AdapterVersion) -> str | None:
-        """Return why an engine with this plan cannot take `version` and what a restart would change, or None."""
+        """Return why an engine with this plan cannot take `version` and what a restart would change, or None.
+
+        How many adapters there are is no reason: they take turns in the slots.
+        """
         facts = version.facts
+        if facts.rank > RANK_LADDER[-1]:
+            return f"rank {facts.rank} is above {RANK_LADDER[-1]}, the highest of any engine"
         if facts.rank > self.max_rank:
-            rung = _rung(facts.rank)
-            return f"rank {facts.rank} is above the engine's {self.max_rank}; a restart plans rank {rung}"
+            return (
+                f"rank {facts.rank} is above the engine's {self.max_rank}; a restart plans rank {rung_of(facts.rank)}"
+            )
         missing = [module for module in facts.modules if self.modules and module not in self.modules]
         if missing:
             wrapped, more = ", ".join(self.modules), ", ".join(missing)
             return f"modules {more} are not among the engine's {wrapped}; a restart wraps them too"
-        if facts.experts is not ExpertLayout.NONE and facts.experts not in self.layouts:
-            return f"expert layout {facts.experts} is not among the engine's; a restart takes both layouts"
+        if not self.fits_layout(facts.experts):
+            known = ", ".join(self.layouts) or "none"
+            return f"expert layout {facts.experts} is not among the engine's ({known}); a restart takes it too"
         return None
+
+    def fits_layout(self, layout: ExpertLayout) -> bool:
+        """Whether adapters with this layout of experts can be loaded."""
+        return layout is ExpertLayout.NONE or layout in self.layouts
 
     def to_json(self) -> dict[str, object]:
         """Return JSON values that `from_json` reads back."""
@@ -116,37 +141,26 @@ def plan_engine(
 ) -> EnginePlan:
     """Plan an engine for exactly the servable versions of `snapshot`.
 
-    Without any, it is planned open: every module, both layouts and rank 16, so that a first promotion can enter a
-    running server. Otherwise there is room for one adapter more than there are, up to eight slots; `max_adapters` and
-    `max_rank` say otherwise.
+    There is room for one adapter more than there are, up to eight slots; more adapters take turns in them. The rank is
+    the lowest of vLLM's ladder that takes every version, and only modules that a version touches are wrapped. With no
+    version at all the engine is planned open: one slot, every module, every layout of the base and rank 16, so that a
+    first promotion enters while it runs. `max_adapters` and `max_rank` say otherwise.
 
     Raises:
         PlanError: `max_adapters` is below 1, or `max_rank` is below a servable version's rank or above 512.
     """
     versions = snapshot.versions
+    shape = _shape(snapshot)
     slots = _slots(len(versions), max_adapters)
     rank = _rank(versions, max_rank)
     modules = tuple(sorted({module for version in versions for module in version.facts.modules}))
-    layouts, is_mixed = _layouts(versions, snapshot.base.config)
+    layouts, is_mixed = _layouts(versions, shape)
     context, cache, dtype = _cpu_limits(snapshot) if device is Device.CPU else (None, None, None)
-    host_slots = max(slots, len(versions) + _HOST_HEADROOM)
-    rows = [
-        PlanRow("device", device.value, "an NVIDIA GPU is here" if device is Device.CUDA else "no NVIDIA GPU is used"),
-        PlanRow("slots", str(slots), _why_slots(len(versions), max_adapters)),
-        PlanRow("host slots", str(host_slots), f"every servable version and {_HOST_HEADROOM} more stay in host memory"),
-        PlanRow("rank", str(rank), _why_rank(versions, max_rank)),
-        PlanRow(
-            "modules", ", ".join(modules) or "all", "what servable versions touch" if versions else "none to go by"
-        ),
-        PlanRow("expert layouts", ", ".join(layouts) or "none", _why_layouts(versions)),
-        PlanRow("weights", dtype or "as the base", "exact and small on CPU" if dtype else "the base's own type"),
-        PlanRow("KV cache", "vLLM's choice" if cache is None else f"{cache / 2**20:.0f} MiB", _why_cache(context)),
-    ]
-    return EnginePlan(
+    plan = EnginePlan(
         base=snapshot.base.name,
         device=device,
         slots=slots,
-        host_slots=host_slots,
+        host_slots=_host_slots(versions, slots),
         max_rank=rank,
         modules=modules,
         layouts=layouts,
@@ -154,8 +168,53 @@ def plan_engine(
         max_context=context,
         cache_bytes=cache,
         dtype=dtype,
-        rows=tuple(rows),
+        rows=(),
+        slot_bytes=_slot_bytes(shape, modules, rank, dtype=dtype, is_mixed=is_mixed),
     )
+    return replace(plan, rows=tuple(_rows(plan, versions, max_adapters, max_rank)))
+
+
+def _rows(
+    plan: EnginePlan, versions: tuple[AdapterVersion, ...], max_adapters: int | None, max_rank: int | None
+) -> Iterator[PlanRow]:
+    is_cuda = plan.device is Device.CUDA
+    yield PlanRow("device", plan.device.value, "an NVIDIA GPU is here" if is_cuda else "no NVIDIA GPU is used")
+    yield PlanRow("slots", str(plan.slots), _why_slots(len(versions), max_adapters))
+    yield PlanRow("host slots", str(plan.host_slots), _why_host_slots(plan, len(versions)))
+    yield PlanRow("rank", str(plan.max_rank), _why_rank(versions, max_rank))
+    why_modules = "what servable versions touch" if versions else "no servable version to go by"
+    yield PlanRow("modules", ", ".join(plan.modules) or "all", why_modules)
+    why_layouts = "as the servable versions' files" if versions else "no servable version to go by"
+    yield PlanRow("expert layouts", ", ".join(plan.layouts) or "none", why_layouts)
+    if plan.slot_bytes is not None:
+        total = _size(plan.slots * plan.slot_bytes)
+        yield PlanRow("adapter memory", total, f"{plan.slots} x {_size(plan.slot_bytes)}, whether in use or not")
+    why_dtype = "exact, and small enough on CPU" if plan.dtype else "the base's own type"
+    yield PlanRow("weights", plan.dtype or "as the base", why_dtype)
+    cache = "vLLM's choice" if plan.cache_bytes is None else _size(plan.cache_bytes)
+    yield PlanRow("KV cache", cache, _why_cache(plan.max_context))
+
+
+def _shape(snapshot: ServingSnapshot) -> BaseShape | None:
+    """Return the base's modules, or None: a base may be served alone whatever is known of it."""
+    try:
+        return read_base_shape(snapshot.base.config)
+    except PreflightRefusedError:
+        return None
+
+
+def _slot_bytes(
+    shape: BaseShape | None, modules: tuple[str, ...], rank: int, *, dtype: str | None, is_mixed: bool
+) -> int | None:
+    if shape is None:
+        return None
+    return slot_bytes(shape, modules, rank, element_bytes=4 if dtype == "float32" else 2, is_mixed=is_mixed)
+
+
+def _host_slots(versions: tuple[AdapterVersion, ...], slots: int) -> int:
+    """Return how many adapters stay in host memory; beyond that they are read from disk again when asked for."""
+    largest = max((version.size_bytes for version in versions), default=1)
+    return max(slots, min(len(versions) + _HOST_HEADROOM, _HOST_BUDGET_BYTES // max(largest, 1)))
 
 
 def _slots(count: int, asked: int | None) -> int:
@@ -169,33 +228,31 @@ def _slots(count: int, asked: int | None) -> int:
 def _rank(versions: tuple[AdapterVersion, ...], asked: int | None) -> int:
     largest = max((version.facts.rank for version in versions), default=0)
     if asked is None:
-        return _rung(largest) if versions else DEFAULT_RANK
+        return rung_of(largest) if versions else DEFAULT_RANK
     if asked < 1 or asked > RANK_LADDER[-1]:
         raise PlanError(f"cannot plan rank {asked}", hint=f"pass --max-rank from 1 to {RANK_LADDER[-1]}")
     if asked < largest:
         widest = max(versions, key=lambda version: version.facts.rank)
         raise PlanError(
             f"cannot plan rank {asked}: {widest.ref} has rank {largest}",
-            hint=f"pass --max-rank {_rung(largest)}, or retire it: loractl retire {widest.ref} --reason TEXT",
+            hint=f"pass --max-rank {rung_of(largest)}, or retire it: loractl retire {widest.ref} --reason TEXT",
         )
-    return _rung(asked)
+    return rung_of(asked)
 
 
-def _rung(rank: int) -> int:
-    return next(rung for rung in RANK_LADDER if rung >= rank)
-
-
-def _layouts(
-    versions: tuple[AdapterVersion, ...], config: Mapping[str, object]
-) -> tuple[tuple[ExpertLayout, ...], bool]:
-    both = (ExpertLayout.PER_EXPERT, ExpertLayout.FUSED)
-    if not versions:
-        return both, True
-    native = ExpertLayout.FUSED if config.get("model_type") in _FUSED_BASES else ExpertLayout.PER_EXPERT
-    used = {version.facts.experts for version in versions} - {ExpertLayout.NONE}
-    if not used:
+def _layouts(versions: tuple[AdapterVersion, ...], shape: BaseShape | None) -> tuple[tuple[ExpertLayout, ...], bool]:
+    if shape is None or not shape.experts:
         return (), False
-    return ((native,), False) if used == {native} else (both, True)
+    if shape.model_type in FUSED_NATIVELY:
+        # Nobody writes one tensor an expert for these, and telling vLLM to expect it would split gate and up.
+        used = not versions or any(version.facts.experts is ExpertLayout.FUSED for version in versions)
+        return ((ExpertLayout.FUSED,) if used else ()), False
+    found = {version.facts.experts for version in versions} - {ExpertLayout.NONE}
+    if versions and not found:
+        return (), False
+    if found == {ExpertLayout.PER_EXPERT}:
+        return (ExpertLayout.PER_EXPERT,), False
+    return (ExpertLayout.PER_EXPERT, ExpertLayout.FUSED), True
 
 
 def _cpu_limits(snapshot: ServingSnapshot) -> tuple[int, int, str | None]:
@@ -233,8 +290,15 @@ def _why_rank(versions: tuple[AdapterVersion, ...], asked: int | None) -> str:
     return f"{widest.ref} has rank {widest.facts.rank}"
 
 
-def _why_layouts(versions: tuple[AdapterVersion, ...]) -> str:
-    return "as the servable versions' files" if versions else "no servable version to go by"
+def _why_host_slots(plan: EnginePlan, count: int) -> str:
+    if plan.host_slots >= count + _HOST_HEADROOM:
+        return f"every servable version and {plan.host_slots - count} more stay in host memory"
+    return f"as many of {count} versions as {_size(_HOST_BUDGET_BYTES)} of host memory take"
+
+
+def _size(size_bytes: int) -> str:
+    mebibytes = size_bytes / 2**20
+    return f"{mebibytes / 1024:.1f} GiB" if mebibytes >= 1024 else f"{mebibytes:.1f} MiB"
 
 
 def _why_cache(context: int | None) -> str:
