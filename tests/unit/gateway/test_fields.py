@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-from pathlib import Path
-
 import pytest
+from support.vllm_source import vllm_fields
 
 from loractl.gateway.errors import FieldRefusedError
 from loractl.gateway.fields import REFUSED_FIELDS, check_fields
@@ -34,26 +31,11 @@ _REQUESTS = {
 }
 
 
-def _vllm_fields(file: str, name: str) -> set[str]:
-    spec = importlib.util.find_spec("vllm")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    source = Path(spec.submodule_search_locations[0]) / "entrypoints" / "openai" / file
-    for node in ast.walk(ast.parse(source.read_text())):
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return {
-                item.target.id
-                for item in node.body
-                if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and item.target.id[0] != "_"
-            }
-    raise AssertionError(f"vLLM has no {name} any more")
-
-
 @pytest.mark.parametrize(("file", "name"), _REQUESTS.items())
 def test_every_field_of_vllm_was_read_by_somebody(file: str, name: str) -> None:
     known = _PASSED | set(REFUSED_FIELDS)
 
-    assert _vllm_fields(file, name) - known == set()
+    assert vllm_fields(file, name) - known == set()
 
 
 def test_no_field_is_on_both_lists() -> None:

@@ -2,54 +2,28 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
-import importlib.util
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.gateway import House, make_house, running
+from support.vllm_source import METHODS, vllm_routes
 
 from loractl.gateway.errors import RouteNotFoundError
 from loractl.gateway.routes import Route, match_route
 from loractl_registry import Stage
 
-_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "CONNECT", "get", "PROPFIND")
 _ALLOWED = {route.value for route in Route if route is not Route.MODEL}
 
 
-def _vllm_routes() -> dict[str, set[str]]:
-    """Collect path -> methods from the source of every router in vLLM, also of those that are off by default.
-
-    Reading the source takes a second; importing the server takes half a minute and hides what a flag would add.
-    """
-    spec = importlib.util.find_spec("vllm")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    found: dict[str, set[str]] = {}
-    for file in (Path(spec.submodule_search_locations[0]) / "entrypoints").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or not node.args:
-                continue
-            path = node.args[0]
-            if not (isinstance(path, ast.Constant) and isinstance(path.value, str) and path.value.startswith("/")):
-                continue
-            verb = node.func.attr
-            if verb in ("get", "post", "put", "patch", "delete", "head", "options", "websocket"):
-                found.setdefault(path.value, set()).add(verb.upper())
-            elif verb in ("route", "api_route", "add_api_route", "add_route", "mount"):
-                found.setdefault(path.value, set()).update(_METHODS)
-    return found
-
-
 @pytest.fixture(scope="module")
-def vllm_routes() -> dict[str, set[str]]:
-    return _vllm_routes()
+def routes() -> dict[str, set[str]]:
+    return vllm_routes()
 
 
-def test_source_of_vllm_yields_the_routes_that_matter(vllm_routes: dict[str, set[str]]) -> None:
+def test_source_of_vllm_yields_the_routes_that_matter(routes: dict[str, set[str]]) -> None:
     assert {
         "/v1/completions",
         "/v1/chat/completions",
@@ -65,17 +39,17 @@ def test_source_of_vllm_yields_the_routes_that_matter(vllm_routes: dict[str, set
         "/start_profile",
         "/tokenize",
         "/v1/realtime",
-    } <= set(vllm_routes)
-    assert len(vllm_routes) > 50
+    } <= set(routes)
+    assert len(routes) > 50
 
 
-def test_no_route_of_vllm_passes_but_the_allowed_ones(tmp_path: Path, vllm_routes: dict[str, set[str]]) -> None:
+def test_no_route_of_vllm_passes_but_the_allowed_ones(tmp_path: Path, routes: dict[str, set[str]]) -> None:
     async def probe(house: House) -> set[tuple[str, str]]:
-        paths = {*vllm_routes, "/docs", "/redoc", "/openapi.json", "/metrics", "/metrics/", "/server_info", "/"}
+        paths = {*routes, "/docs", "/redoc", "/openapi.json", "/metrics", "/metrics/", "/server_info", "/"}
         answers = {}
         async with running(house):
             for path in sorted(paths):
-                for method in _METHODS:
+                for method in METHODS:
                     spelled = path.replace("{", "").replace("}", "")
                     answer = await house.client.begin(method, spelled, b"{}").answer()
                     answers[method, spelled] = answer
@@ -148,7 +122,7 @@ def test_root_path_cannot_make_the_engine_see_another_path(tmp_path: Path, root_
 
 
 @given(
-    st.sampled_from(_METHODS),
+    st.sampled_from(METHODS),
     st.one_of(
         st.text(alphabet=st.characters(codec="utf-8"), max_size=40),
         st.lists(st.sampled_from(["v1", "models", "completions", "chat", "..", ".", "", "%2e", "health", "a@1"])).map(
