@@ -1,9 +1,15 @@
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from support.registry import write_adapter, write_base
 
 from loractl_registry import Registry
+
+
+def pytest_addoption(parser):
+    with suppress(ValueError):
+        parser.addoption("--update-goldens", action="store_true", help="rewrite the golden files")
 
 
 class Ticking:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from loractl_registry._store import database as database_module
 from loractl_registry._store.database import Database
 from loractl_registry._store.migrate import known_migrations, statements_of
 from loractl_registry._store.schema import check_schema, migrated_schema, schema_text
@@ -308,3 +309,17 @@ def test_script_is_split_at_statements_and_not_inside_triggers():
     script = "-- about\n\nCREATE TABLE a (x);\nCREATE TRIGGER t BEFORE DELETE ON a\nBEGIN SELECT 1; SELECT 2; END;\n"
 
     assert [statement.split()[1] for statement in statements_of(script)] == ["TABLE", "TRIGGER"]
+
+
+def test_failed_migration_leaves_an_empty_database(path, monkeypatch):
+    def fail(connection, names, at):
+        connection.execute("CREATE TABLE half (x)")
+        raise RuntimeError
+
+    monkeypatch.setattr(database_module, "apply_migrations", fail)
+    with pytest.raises(RuntimeError):
+        Database.open(path, clock=utc_now, busy_timeout_s=0.05)
+    monkeypatch.undo()
+
+    with Database.open(path, clock=utc_now, busy_timeout_s=0.05) as database, database.reading() as connection:
+        assert check_schema(connection) == ()
