@@ -17,6 +17,7 @@ from loractl.vllm_plugin.compat import Symbol
 from loractl_kernels import Gate, gated_activation, routed_linear, sum_top_k
 
 _Plan: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+_PLAN_NAMES = ("sorted_token_ids_lora", "expert_ids_lora", "num_tokens_post_padded_lora", "token_lora_mapping")
 
 _GATES = {
     MoEActivation.SILU: Gate.SILU,
@@ -68,42 +69,20 @@ class LoractlExpertsCPU(LoRAExpertsMixin, CPUUnquantizedExperts):
         _refuse_what_deltas_cannot_follow(expert_map, router_weight_on_input=apply_router_weight_on_input)
         context = self._lora_context
         num_tokens, top_k = topk_ids.shape
+        shared: dict[str, Any] = {
+            "topk_weights": topk_weights, "w1": w1, "w2": w2, "num_tokens": num_tokens, "top_k_num": top_k,
+        }  # fmt: skip
         pair_expert = topk_ids.flatten()
-        spread = hidden_states.repeat_interleave(top_k, dim=0)
-        gate_up = routed_linear(spread, w1, self.w1_bias, pair_expert)
+        gate_up = routed_linear(hidden_states.repeat_interleave(top_k, dim=0), w1, self.w1_bias, pair_expert)
         plan: _Plan = (None, None, None, None)
         if context is not None:
-            plan = self.apply_w13_lora(
-                context,
-                y=gate_up.view(num_tokens, top_k, w1.shape[1]),
-                x=hidden_states,
-                topk_ids=topk_ids,
-                topk_weights=topk_weights,
-                expert_map=None,
-                w1=w1,
-                w2=w2,
-                num_tokens=num_tokens,
-                top_k_num=top_k,
-            )
+            pairs = gate_up.view(num_tokens, top_k, w1.shape[1])
+            plan = self.apply_w13_lora(context, y=pairs, x=hidden_states, topk_ids=topk_ids, expert_map=None, **shared)
         activated = self._activate(gate_up, activation)
         down = routed_linear(activated, w2, self.w2_bias, pair_expert).view(num_tokens, top_k, w2.shape[1])
         down = (down.float() * topk_weights.unsqueeze(-1).float()).to(down.dtype)
         if context is not None:
-            routed, expert_ids, padded, mapping = plan
-            self.apply_w2_lora(
-                context,
-                y=down,
-                x=activated,
-                topk_weights=topk_weights,
-                sorted_token_ids_lora=routed,
-                expert_ids_lora=expert_ids,
-                num_tokens_post_padded_lora=padded,
-                token_lora_mapping=mapping,
-                num_tokens=num_tokens,
-                w1=w1,
-                w2=w2,
-                top_k_num=top_k,
-            )
+            self.apply_w2_lora(context, y=down, x=activated, **dict(zip(_PLAN_NAMES, plan, strict=True)), **shared)
         output.copy_(sum_top_k(down))
 
     def _activate(self, gate_up: Tensor, activation: MoEActivation) -> Tensor:
