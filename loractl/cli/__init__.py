@@ -33,6 +33,10 @@ def _main(argv: list[str]) -> int:
         text = _help(argv[:-1])
         if text is not None:
             return _say(text)
+    import gc
+
+    # What a command makes lives until it ends, so the many early rounds of the collector find nothing.
+    gc.set_threshold(100_000, 50, 50)
     from loractl.cli.app import run
 
     return run(argv)

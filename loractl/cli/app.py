@@ -108,6 +108,17 @@ class LazyGroup(Group):
         """Import and build one command, or return None if there is none of that name."""
         return load_command(cmd_name)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that `args` start with; for a misspelt one, say which is meant."""
+        try:
+            return super().resolve_command(ctx, args)
+        except typer.TyperException as error:
+            from difflib import get_close_matches  # only for who mistypes
+
+            if close := get_close_matches(args[0], COMMANDS, n=1):
+                error.message = f"{error.message.rstrip('.')}; did you mean {close[0]!r}"
+            raise
+
 
 def load_command(name: str) -> Any:
     """Return the built command called `name`, or None if there is none."""
@@ -125,9 +136,14 @@ def load_command(name: str) -> Any:
 
 def new_app(help_text: str) -> typer.Typer:
     """Return an empty Typer app in the house style, for the commands of one noun."""
-    return typer.Typer(
-        cls=Group, help=help_text, add_completion=False, rich_markup_mode=None, invoke_without_command=True
-    )
+    app = typer.Typer(cls=Group, add_completion=False, rich_markup_mode=None)
+    app.callback(help=help_text, invoke_without_command=True)(_help_unless_called)
+    return app
+
+
+def _help_unless_called(ctx: typer.Context) -> None:
+    if ctx.invoked_subcommand is None:
+        sys.stdout.write(ctx.get_help() + "\n")
 
 
 root = typer.Typer(
@@ -154,8 +170,7 @@ def _root(
     ] = False,
 ) -> None:
     """Keep, approve and serve many versioned LoRA adapters on one base model."""
-    if ctx.invoked_subcommand is None:
-        typer.echo(ctx.get_help())
+    _help_unless_called(ctx)
 
 
 @cache

@@ -31,20 +31,11 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[str]], style: Style
 
     Written here and not with rich, because a table of 10 000 rows has to be out within a few hundred milliseconds.
     """
-    cells = [tuple(map(clean, row)) for row in rows]
-    widths = [
-        max(display_width(column.title), max(map(display_width, values), default=0))
-        for column, values in zip(columns, zip(*cells, strict=True) if cells else [()] * len(columns), strict=True)
-    ]
+    cells = [_clean_all(values) for values in zip(*rows, strict=True)] or [() for _ in columns]
+    widths = [max(_widest(values), display_width(column.title)) for column, values in zip(columns, cells, strict=True)]
     shown = _fit(columns, widths, style.width)
     yield _line([style.dim(_pad(columns[i].title, widths[i], columns[i])) for i in shown])
-    is_painted = style.has_colour
-    for row in cells:
-        padded = [_pad(row[i], widths[i], columns[i]) for i in shown]
-        if is_painted:
-            paints = [columns[i].paint for i in shown]
-            padded = [paint(style, text) if paint else text for paint, text in zip(paints, padded, strict=True)]
-        yield _line(padded)
+    yield from map(_line, zip(*(_painted(cells[i], widths[i], columns[i], style) for i in shown), strict=True))
     hidden = [column.title for i, column in enumerate(columns) if i not in shown]
     if hidden:
         yield from (style.dim(line) for line in wrap(f"(narrow terminal: {', '.join(hidden)} not shown)", style.width))
@@ -100,9 +91,31 @@ def _total(shown: Sequence[int], widths: Sequence[int]) -> int:
     return sum(widths[i] for i in shown) + _GAP * (len(shown) - 1)
 
 
+def _is_plain(values: Sequence[str]) -> bool:
+    """Whether no value needs a look at its letters; one test of a whole column is what makes long tables quick."""
+    joined = "".join(values)
+    return joined.isascii() and joined.isprintable()
+
+
+def _clean_all(values: Sequence[str]) -> Sequence[str]:
+    return values if _is_plain(values) else [clean(value) for value in values]
+
+
+def _widest(values: Sequence[str]) -> int:
+    return max(map(len if _is_plain(values) else display_width, values), default=0)
+
+
+def _painted(values: Sequence[str], width: int, column: Column, style: Style) -> Iterable[str]:
+    padded: Iterable[str]
+    if _is_plain(values) and _widest(values) <= width:
+        padded = [value.rjust(width) for value in values] if column.is_number else [v.ljust(width) for v in values]
+    else:
+        padded = [_pad(value, width, column) for value in values]
+    paint = column.paint
+    return [paint(style, text) for text in padded] if paint is not None and style.has_colour else padded
+
+
 def _pad(text: str, width: int, column: Column) -> str:
-    if text.isascii() and len(text) <= width:
-        return text.rjust(width) if column.is_number else text.ljust(width)
     text = shorten(text, width)
     space = " " * (width - display_width(text))
     return space + text if column.is_number else text + space

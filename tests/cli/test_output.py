@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import tomllib
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from support.cli import LORACTL, Terminal, clean_environment, plain, run_process
 
 import loractl
+from loractl.cli.context import AppContext, Flags
 from loractl.cli.grammar import TREE
+from loractl.cli.progress import Bar
 from loractl.cli.style import Style, clean, shorten, size_text
 from loractl.cli.tables import Column, table
 
@@ -153,3 +156,36 @@ def test_shorten_says_that_something_is_missing():
 
 def test_plain_is_what_a_terminal_shows():
     assert plain("\x1b[1mx\x1b[0m\r\n") == "x\n"
+
+
+@pytest.mark.parametrize("argv", [(), ("base",), ("config",), ("completion",), ("base", "--quiet")])
+def test_a_group_alone_shows_its_help(cli, argv):
+    result = cli(*argv)
+
+    assert (result.code, result.err) == (0, "")
+    assert "Usage: loractl" in result.out
+
+
+def test_misspelt_command_is_told_which_is_meant(cli):
+    assert "did you mean 'promote'" in cli("promte").err
+
+
+def test_bar_appears_after_a_moment_and_goes(monkeypatch, capsys):
+    bar = Bar()
+    bar.start("hashing", 100)
+    bar.advance(10)
+    assert capsys.readouterr().err == ""
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("loractl.cli.progress._PATIENCE_S", 0.0)
+    bar.start("hashing", 100)
+    bar.advance(10)
+    bar.advance(90)
+    bar.done()
+    bar.done()
+
+    assert "hashing" in capsys.readouterr().err
+
+
+def test_no_bar_without_a_terminal(cli, lived_in):
+    assert AppContext(Flags(), ExitStack()).progress is None
