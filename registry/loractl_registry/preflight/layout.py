@@ -28,22 +28,22 @@ _LAYER = re.compile(r"model\.layers\.(?P<layer>[0-9]+)\.")
 # What else training leaves in a file, by how its name ends, and what to do about it.
 _STRANGERS: tuple[tuple[re.Pattern[str], str, str], ...] = (
     (
-        re.compile(r"\.lora_(embedding_)?[AB]\.[^.]+(\.weight)?"),
-        "has the name of PEFT's adapter in it, as a bare state dict does, and the engine would not read it",
-        SAVE_WITH_PEFT,
-    ),
-    (
-        re.compile(r"\.lora_magnitude_vector(\.[^.]+)?(\.weight)?"),
-        "is a magnitude of DoRA, which the engine would leave out",
-        "train it with use_dora off, as plain LoRA",
-    ),
-    (
-        re.compile(r"\.lora_[AB](\.[^.]+)?\.bias"),
+        re.compile(r"\.lora_[AB](\.[^.]+)?\.bias$"),
         "is a bias of LoRA, which the engine would leave out",
         "train it with lora_bias off",
     ),
     (
-        re.compile(r"\.base_layer\.(weight|bias)"),
+        re.compile(r"\.lora_(embedding_)?[AB]\.[^.]+(\.weight)?$"),
+        "has the name of PEFT's adapter in it, as a bare state dict does, and the engine would not read it",
+        SAVE_WITH_PEFT,
+    ),
+    (
+        re.compile(r"\.lora_magnitude_vector(\.[^.]+)?(\.weight)?$"),
+        "is a magnitude of DoRA, which the engine would leave out",
+        "train it with use_dora off, as plain LoRA",
+    ),
+    (
+        re.compile(r"\.base_layer\.(weight|bias)$"),
         "is a copy of the base's own weights, which the engine would leave out",
         "save it with save_embedding_layers=False, on a base with its own vocabulary",
     ),
@@ -114,7 +114,7 @@ def read_name(tensor: str) -> TensorName | Problem:
     if found := _LOOKUP.fullmatch(name):
         return TensorName(found["pair"], Side(found["side"]), is_embedding=True)
     for ending, reason, way_out in _STRANGERS:
-        if re.search(ending.pattern + "$", name):
+        if ending.search(name):
             return Problem(f"tensor {tensor!r} {reason}", way_out)
     return Problem(f"tensor {tensor!r} {_WHOLE_MODULE}", "train it with modules_to_save left out")
 
