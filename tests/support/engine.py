@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import httpx
 
 from loractl.engine.plan import Device, EnginePlan
+from loractl.logs import private_log_file
+from loractl.serving.process import EngineProcess
 from loractl.vllm_plugin.command import engine_command
 from loractl_registry import ExpertLayout
 
@@ -228,37 +229,24 @@ def running_engine(base: Path, plan: EnginePlan, log: Path) -> Iterator[RunningE
     command = engine_command(plan, base_path=base, host="127.0.0.1", port=port, middleware=middleware)
     environment = {**os.environ, **command.env, "PYTHONPATH": str(Path(__file__).parents[1])}
     began = time.monotonic()
-    with log.open("wb") as output:
-        # A session of its own, so that the engine's own processes can be ended with it.
-        process = subprocess.Popen(
-            command.argv, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    # The guard ends the engine even when the tests themselves are killed.
+    process = EngineProcess(command.argv, environment, on_line=lambda _: None, log=private_log_file(log))
     try:
-        _wait(process, f"http://127.0.0.1:{port}", log)
+        _wait(process, f"http://127.0.0.1:{port}")
         yield RunningEngine(f"http://127.0.0.1:{port}", log, time.monotonic() - began)
     finally:
-        _end(process)
+        process.kill()
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _wait(process: EngineProcess, url: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline and process.poll() is None:
         with contextlib.suppress(httpx.TransportError):
             if httpx.get(f"{url}/health", timeout=5).status_code == 200:
                 return
         time.sleep(0.2)
-    raise AssertionError(f"the engine did not answer; its last lines:\n{log.read_text(errors='replace')[-4000:]}")
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    import signal
-
-    process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=20)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(timeout=10)
+    lines = "\n".join(process.tail(40))
+    raise AssertionError(f"the engine did not answer; its last lines:\n{lines}")
 
 
 def _write_tokenizer(folder: Path) -> tuple[int, int, int]:
