@@ -27,9 +27,10 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 GIB = 2**30
 
 
-def a_version(
-    number=1, *, rank=8, modules=("q_proj", "v_proj"), experts=ExpertLayout.NONE, size=10**6, stage=Stage.LIVE
-):
+BOTH = (ExpertLayout.PER_EXPERT, ExpertLayout.FUSED)
+
+
+def a_version(number=1, *, rank=8, modules=("q_proj", "v_proj"), experts=ExpertLayout.NONE, size=10**6):
     facts = AdapterFacts(rank, 16.0, tuple(modules), experts, 4, "bfloat16", None)
     return AdapterVersion(
         ref=VersionRef("bot", number),
@@ -111,12 +112,7 @@ def test_modules_are_those_that_versions_touch():
     [
         ("qwen3_moe", [ExpertLayout.PER_EXPERT], (ExpertLayout.PER_EXPERT,), False),
         ("qwen3_moe", [ExpertLayout.FUSED], BOTH, True),
-        (
-            "qwen3_moe",
-            [ExpertLayout.PER_EXPERT, ExpertLayout.FUSED],
-            (ExpertLayout.PER_EXPERT, ExpertLayout.FUSED),
-            True,
-        ),
+        ("qwen3_moe", [*BOTH], BOTH, True),
         ("qwen3_moe", [ExpertLayout.NONE], (), False),
         ("qwen3_moe", [], BOTH, True),
         ("gpt_oss", [ExpertLayout.FUSED], (ExpertLayout.FUSED,), False),
