@@ -64,12 +64,12 @@ async def forward_revocable(app: ASGIApp, scope: Scope, receive: Receive, send: 
 class _Answer:
     """The way of an answer back to the client."""
 
-    __slots__ = ("_flight", "_is_complete", "_is_events", "_is_replaced", "_is_started", "_send")
+    __slots__ = ("_flight", "_has_spoken", "_is_complete", "_is_events", "_is_replaced", "_is_started", "_send")
 
     def __init__(self, send: Send, flight: Flight) -> None:
         self._send = send
         self._flight = flight
-        self._is_started = self._is_replaced = self._is_complete = self._is_events = False
+        self._is_started = self._is_replaced = self._is_complete = self._is_events = self._has_spoken = False
 
     async def __call__(self, message: Message) -> None:
         """Pass `message` on, untouched and at once, while it may leave."""
@@ -82,8 +82,14 @@ class _Answer:
             self._is_started = True
             content_types = header_values(headers_of(message), b"content-type")
             self._is_events = bool(content_types) and content_types[0].startswith(b"text/event-stream")
-        elif not message.get("more_body"):
-            self._is_complete = True
+        else:
+            # A stream sends its headers before the first token, and vLLM ends one that is aborted before it as if it
+            # had nothing to say.
+            if self._flight.is_refused and self._is_events and not self._has_spoken:
+                await self._break_off()
+                return
+            self._has_spoken = self._has_spoken or bool(message.get("body"))
+            self._is_complete = not message.get("more_body")
         await self._send(message)
 
     async def end(self) -> None:
@@ -91,8 +97,11 @@ class _Answer:
         if not self._is_started and not self._is_replaced:
             await self._replace()
         elif self._is_events and not self._is_complete and not self._is_replaced:
-            self._is_complete = True
-            await self._send(closing_event(ModelNotFoundError()))
+            await self._break_off()
+
+    async def _break_off(self) -> None:
+        self._is_replaced = True
+        await self._send(closing_event(ModelNotFoundError()))
 
     async def _replace(self) -> None:
         self._is_replaced = True

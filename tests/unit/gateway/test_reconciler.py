@@ -545,3 +545,15 @@ async def test_operator_reads_what_changed(tmp_path: Path, caplog: pytest.LogCap
         "poet@2 is not served any more",
         "poet@2 is out of the engine",
     ]
+
+
+async def test_stream_that_is_refused_before_its_first_token_ends_in_an_error(tmp_path: Path) -> None:
+    house = make_house(tmp_path, engine=FakeEngine(token_s=0.05), times=ReconcilerTimes(poll_s=0.005, drain_s=5))
+    house.registry.set("poet@1", Stage.LIVE)
+    async with running(house):
+        call = house.client.begin_stream("poet", max_tokens=100)
+        await call.begun(1)
+        house.registry.set("poet@1", Stage.REVOKED)
+        answer = await call.answer()
+
+    assert [event["error"]["code"] for event in answer.events] == ["model_not_found"]
