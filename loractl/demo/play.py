@@ -82,7 +82,8 @@ def play(options: DemoOptions, console: Console, environment: Mapping[str, str],
         try:
             _play_steps(stage, options)
         finally:
-            serving_steps.stop(stage)
+            with _uninterrupted():
+                serving_steps.stop(stage)
         report = DemoReport(stage.ledger.observations(), time.monotonic() - started)
         narrator.verdict(stage.ledger.missing(), len(Claim), report.seconds)
         return report
@@ -139,6 +140,17 @@ def _home(kept: Path | None) -> Generator[Path, None, None]:
         raise DemoError(f"cannot play in {kept}: it is not an empty folder", hint="name a folder that is new")
     kept.mkdir(parents=True, exist_ok=True)
     yield kept.resolve()
+
+
+@contextmanager
+def _uninterrupted() -> Generator[None, None, None]:
+    """Let an impatient second Ctrl-C not leave a server behind; stopping it has limits of its own."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN), signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])
 
 
 @contextmanager
