@@ -41,7 +41,8 @@ def place(tensors: Iterable[str], base: BaseShape) -> Placement:
         if isinstance(name, Problem):
             problems.append(name)
             continue
-        target = target_of(name, base)
+        known = placement.get(name.pair)
+        target = known if known and known.is_embedding == name.is_embedding else target_of(name, base)
         if isinstance(target, Problem):
             problems.append(target)
             continue
@@ -92,7 +93,11 @@ def expert_problems(placement: Placement, base: BaseShape, config: AdapterConfig
         )
         return
     for path, pairs in sorted(layers.items()):
-        yield from _gaps(path, {_canonical(pair, placement[pair]) for pair in pairs}, base, next(iter(layouts)))
+        canonical: dict[str, str] = {}
+        for pair in pairs:
+            if (other := canonical.setdefault(_canonical(pair, placement[pair]), pair)) != pair:
+                yield Problem(f"modules {other!r} and {pair!r} are the same, and the engine keeps one", SAVE_WITH_PEFT)
+        yield from _gaps(path, set(canonical), base, next(iter(layouts)))
         yield from _uneven(pairs, placement, config)
 
 

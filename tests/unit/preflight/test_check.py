@@ -125,6 +125,14 @@ def test_mixtral_takes_both_namings_of_projections():
     check_adapter(tensors, peft_config(), base)
 
 
+def test_mixtral_projection_under_both_names_is_refused():
+    base = CONFIGS["mixtral"]
+    expert = "model.layers.0.block_sparse_moe.experts.0"
+    tensors = adapter_on(base, only=["experts"]) | pair_of(f"{expert}.gate_proj", 64, 112)
+
+    assert f"'{expert}.w1' and '{expert}.gate_proj' are the same" in str(refusal_of(tensors, base))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
@@ -190,6 +198,15 @@ def test_embeddings_are_refused_where_the_engine_does_not_adapt_them(kind):
     refused = refusal_of({**adapter_on(CONFIGS[kind]), **pair_of("lm_head", 64, 256)}, CONFIGS[kind])
 
     assert "'lm_head'" in str(refused)
+
+
+def test_embedding_with_one_name_of_a_matrix_is_refused():
+    tensors = {
+        f"{PREFIX}model.embed_tokens.lora_embedding_A": tensor(RANK, 256),
+        f"{PREFIX}model.embed_tokens.lora_B.weight": tensor(64, RANK),
+    }
+
+    assert "the other kind" in str(refusal_of(tensors))
 
 
 def test_embedding_under_the_names_of_a_matrix_is_refused():
