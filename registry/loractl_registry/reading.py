@@ -7,6 +7,7 @@ from datetime import datetime
 from loractl_registry._context import Context
 from loractl_registry._store import audit, bases, versions
 from loractl_registry._store.audit import LiveEvent
+from loractl_registry.outcomes import VersionSummary
 from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, ServingSnapshot
 from loractl_registry.refs import Ref, VersionRef, parse_name
 from loractl_registry.refusals import AdapterNotFoundError, BaseNotFoundError, NotLiveError, VersionNotFoundError
@@ -50,6 +51,14 @@ def list_versions(
     with context.database.reading() as connection:
         stages = () if stage is None else (stage,)
         return versions.select(connection, context.path_of, name=name, stages=stages, base=base)
+
+
+def list_summaries(
+    context: Context, *, name: str | None, stage: Stage | None, base: str | None
+) -> list[VersionSummary]:
+    """Return what a list shows of the versions that match every given filter, sorted by ref."""
+    with context.database.reading() as connection:
+        return versions.summaries(connection, name=name, stages=() if stage is None else (stage,), base=base)
 
 
 def get_version(context: Context, ref: Ref | VersionRef) -> AdapterVersion:

@@ -22,6 +22,7 @@ from loractl_registry.outcomes import (
     Promotion,
     StageChange,
     VersionDiff,
+    VersionSummary,
     VersionVerification,
 )
 from loractl_registry.policy import SOLO, Policy
@@ -182,6 +183,12 @@ class Registry:
     ) -> tuple[AdapterVersion, ...]:
         """Return the versions that match every given filter, sorted by ref."""
         return reading.list_versions(self._context, name=name, stage=stage, base=base)
+
+    def summaries(
+        self, *, name: str | None = None, stage: Stage | None = None, base: str | None = None
+    ) -> list[VersionSummary]:
+        """Return what a list shows of the versions that match every given filter, sorted by ref."""
+        return reading.list_summaries(self._context, name=name, stage=stage, base=base)
 
     def version(self, ref: Ref | VersionRef) -> AdapterVersion:
         """Return the version that `ref` means; a bare name means the live one. Raises a `NotFoundError`."""

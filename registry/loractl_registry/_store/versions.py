@@ -16,12 +16,16 @@ from loractl_registry._store.rows import (
     version_from_row,
 )
 from loractl_registry.clock import from_text, to_text
+from loractl_registry.outcomes import VersionSummary
 from loractl_registry.records import AdapterFacts, AdapterVersion, Manifest, Provenance
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage
 
 COLUMNS = (
     "v.name, v.number, v.stage, v.digest, c.size_bytes, b.name, b.digest, c.facts, v.provenance, v.added_at, v.added_by"
+)
+_SUMMARY = (
+    "v.name, v.number, v.stage, b.name, v.digest, json_extract(c.facts, '$.rank'), c.size_bytes, v.added_at, v.added_by"
 )
 _FROM = "FROM version v JOIN content c ON c.digest = v.digest LEFT JOIN base b ON b.id = v.base_id"
 
@@ -50,6 +54,21 @@ def select(
     base: str | None = None,
 ) -> tuple[AdapterVersion, ...]:
     """Return the versions that match every given filter, sorted by ref."""
+    condition, values = _filter(name, stages, base)
+    rows = connection.execute(f"SELECT {COLUMNS} {_FROM} WHERE {condition} ORDER BY v.name, v.number", values)
+    return tuple(version_from_row(row, contents) for row in rows)
+
+
+def summaries(
+    connection: sqlite3.Connection, *, name: str | None = None, stages: Iterable[Stage] = (), base: str | None = None
+) -> list[VersionSummary]:
+    """Return what a list shows of the versions that match every given filter, sorted by ref."""
+    condition, values = _filter(name, stages, base)
+    rows = connection.execute(f"SELECT {_SUMMARY} {_FROM} WHERE {condition} ORDER BY v.name, v.number", values)
+    return list(map(VersionSummary._make, rows))
+
+
+def _filter(name: str | None, stages: Iterable[Stage], base: str | None) -> tuple[str, list[object]]:
     clauses, values = ["1"], list[object]()
     if name is not None:
         clauses.append("v.name = ?")
@@ -60,10 +79,7 @@ def select(
     if wanted := [stage.value for stage in stages]:
         clauses.append(f"v.stage IN ({', '.join('?' * len(wanted))})")
         values += wanted
-    rows = connection.execute(
-        f"SELECT {COLUMNS} {_FROM} WHERE {' AND '.join(clauses)} ORDER BY v.name, v.number", values
-    )
-    return tuple(version_from_row(row, contents) for row in rows)
+    return " AND ".join(clauses), values
 
 
 def has_name(connection: sqlite3.Connection, name: str) -> bool:
