@@ -1,4 +1,4 @@
-"""``loractl add``, ``list`` and ``show``: adapter versions and what is known about them."""
+"""``loractl add`` and ``show``: adapter versions and what is known about them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import context_of
-from loractl.cli.params import AdapterArgument, BaseFilter, NameFilter, RefArgument, StageFilter, existing_file
+from loractl.cli.params import AdapterArgument, RefArgument, existing_file
 from loractl.cli.preflight_view import preflight_lines, preflight_of, preflight_payload
 from loractl.cli.style import Style, size_text
 from loractl.cli.tables import Column, table
-from loractl.cli.views import heading, provenance_lines, version_facts, version_table
+from loractl.cli.views import heading, provenance_lines, version_facts
 from loractl_registry.errors import RegistryError
 from loractl_registry.provenance import ProvenanceInput
 from loractl_registry.records import AdapterVersion, FileEntry
@@ -73,23 +73,6 @@ def add(
     )
     if version.base is None:
         app.out.warn(f"the base of {version.ref} is not known; promote needs it: add it again with --base NAME")
-
-
-@app.command("list", cls=Command, epilog="loractl list --stage live\nloractl list --name support-bot --json")
-def list_versions(
-    ctx: typer.Context, name: NameFilter = None, stage: StageFilter = None, base: BaseFilter = None
-) -> None:
-    """List adapter versions."""
-    app = context_of(ctx)
-    versions = app.registry.versions(name=name, stage=stage, base=base)
-    app.out.emit(
-        lambda: [payloads.version_row(version) for version in versions],
-        lambda style: version_table(versions, style) if versions else (),
-    )
-    if not versions:
-        is_filtered = name or stage or base
-        app.out.note("no versions match" if is_filtered else "no adapters yet")
-        app.out.hint("loractl list" if is_filtered else "loractl add NAME SOURCE")
 
 
 @app.command("show", cls=Command, epilog="loractl show support-bot@3\nloractl show support-bot --json")

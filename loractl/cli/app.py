@@ -21,6 +21,7 @@ from loractl.cli.catalogue import COMMANDS
 from loractl.cli.context import AppContext, Flags
 from loractl.cli.errors import ExitCode, Failure, failure_of, report, usage_failure
 from loractl.cli.help import help_lines
+from loractl.cli.quick import quicken
 from loractl.cli.style import style_of
 from loractl.settings import SettingsError, home_of
 
@@ -63,10 +64,11 @@ def _common_params() -> tuple[Any, ...]:
     """Return the parsed form of `_common`, which every command shares."""
     app = typer.Typer(add_completion=False)
     app.command("common")(_common)
-    return tuple(get_command(app).params)
+    return tuple(map(quicken, (param for param in get_command(app).params if param.name in _COMMON)))
 
 
-COMMON_NAMES = frozenset({"json", "quiet", "no_input", "home", "help"})
+_COMMON = frozenset({"json", "quiet", "no_input", "home"})
+COMMON_NAMES = _COMMON | {"help"}
 
 
 def _write_help(command: Any, ctx: Any, formatter: Any) -> None:
@@ -79,7 +81,12 @@ class Command(TyperCommand):
     """A command that also takes the flags of every command, and prints our help."""
 
     def __init__(self, name: str | None, *, params: list[Any] | None = None, **attributes: Any) -> None:
-        super().__init__(name, params=[*(params or ()), *_common_params()], **attributes)
+        super().__init__(name, params=[*map(quicken, params or ()), *_common_params()], **attributes)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return ``--help``, read as quickly as the rest."""
+        option = super().get_help_option(ctx)
+        return option if option is None else quicken(option)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write our help."""
@@ -90,7 +97,12 @@ class Group(TyperGroup):
     """A group that also takes the flags of every command, and prints our help."""
 
     def __init__(self, *, params: list[Any] | None = None, **attributes: Any) -> None:
-        super().__init__(params=[*(params or ()), *_common_params()], **attributes)
+        super().__init__(params=[*map(quicken, params or ()), *_common_params()], **attributes)
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """Return ``--help``, read as quickly as the rest."""
+        option = super().get_help_option(ctx)
+        return option if option is None else quicken(option)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write our help."""

@@ -37,7 +37,8 @@ def export(
     if not texts:
         raise typer.BadParameter(f"{file!r} is the only word; write REF... FILE, such as support-bot@3 out.tar")
     refs = tuple(map(parse_ref, texts))
-    report = app.registry.export(refs, Path(file))
+    with app.working(f"writing {file}"):
+        report = app.registry.export(refs, Path(file))
     app.out.emit(
         lambda: {
             "file": str(report.file),
@@ -60,7 +61,8 @@ def import_archive(
 ) -> None:
     """Verify an archive and store its versions as drafts."""
     app = context_of(ctx)
-    added = app.registry.import_archive(file, actor=app.actor)
+    with app.working(f"verifying {file}"):
+        added = app.registry.import_archive(file, actor=app.actor)
     app.out.emit(
         lambda: [payloads.version_row(one.version) | {"is_new": one.is_new} for one in added],
         lambda style: _import_lines(added, style),
@@ -77,7 +79,8 @@ def backup(
     Safe while a server runs. Adapter files are not in it: export holds those.
     """
     app = context_of(ctx)
-    written = app.registry.backup(file)
+    with app.working(f"writing {file}"):
+        written = app.registry.backup(file)
     size = written.stat().st_size
     app.out.emit(
         lambda: {"file": str(written), "size_bytes": size},

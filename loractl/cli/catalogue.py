@@ -30,7 +30,7 @@ class Entry(NamedTuple):
 COMMANDS: dict[str, Entry] = {
     "base": Entry("bases", ADAPTERS, is_group=True),
     "add": Entry("adapters", ADAPTERS),
-    "list": Entry("adapters", ADAPTERS),
+    "list": Entry("listing", ADAPTERS),
     "show": Entry("adapters", ADAPTERS),
     "diff": Entry("history", ADAPTERS),
     "history": Entry("history", ADAPTERS),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -71,11 +71,23 @@ class AppContext:
     @property
     def progress(self) -> Progress | None:
         """A progress bar on stderr, or None where nobody would see it."""
-        if self.flags.quiet or self.flags.json or not sys.stderr.isatty():
+        if not self._can_show_progress:
             return None
         from loractl.cli.progress import Bar
 
         return Bar()
+
+    def working(self, label: str) -> AbstractContextManager[object]:
+        """Show that something is going on, while it does."""
+        if not self._can_show_progress:
+            return nullcontext()
+        from loractl.cli.progress import Working
+
+        return Working(label)
+
+    @property
+    def _can_show_progress(self) -> bool:
+        return not (self.flags.quiet or self.flags.json) and sys.stderr.isatty()
 
     @property
     def can_ask(self) -> bool:

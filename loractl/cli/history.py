@@ -87,7 +87,8 @@ def diff(
 ) -> None:
     """Show what differs between two versions."""
     app = context_of(ctx)
-    found = app.registry.diff(before, after)
+    with app.working("comparing tensors"):
+        found = app.registry.diff(before, after)
     app.out.emit(
         lambda: {
             "before": str(found.before.ref),

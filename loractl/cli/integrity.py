@@ -34,7 +34,8 @@ def verify(
     Exit code 3 if any differ.
     """
     app = context_of(ctx)
-    found = app.registry.verify(tuple(refs or ()))
+    with app.working("hashing stored files"):
+        found = app.registry.verify(tuple(refs or ()))
     damaged = [one for one in found if not one.is_intact]
     app.out.emit(
         lambda: [_verification(one) for one in found],
@@ -61,7 +62,8 @@ def fsck(
     app = context_of(ctx)
     if repair:
         app.confirm(f"remove orphans and half-written files in {app.settings.home}?", is_sure=yes)
-    report = app.registry.fsck(repair=repair, actor=app.actor)
+    with app.working("checking the whole home"):
+        report = app.registry.fsck(repair=repair, actor=app.actor)
     app.out.emit(lambda: _fsck_payload(report), lambda style: _fsck_lines(report, style))
     if not report.is_clean:
         left = [finding for finding in report.findings if not finding.is_repaired]
@@ -91,7 +93,8 @@ def gc(
                 f" ({size_text(planned.freed_bytes)})?",
                 is_sure=yes,
             )
-    report = app.registry.gc(dry_run=dry_run, actor=app.actor)
+    with app.working("freeing space"):
+        report = app.registry.gc(dry_run=dry_run, actor=app.actor)
     app.out.emit(
         lambda: _gc_payload(report),
         lambda style: _gc_lines(report, style),

@@ -11,7 +11,7 @@ from loractl_registry.records import AdapterVersion, AuditEvent, Base, Provenanc
 from loractl_registry.refs import VersionRef
 
 if TYPE_CHECKING:
-    from loractl_registry.outcomes import Change, Damage
+    from loractl_registry.outcomes import Change, Damage, VersionSummary
 
 
 def time_text(moment: datetime) -> str:
@@ -20,7 +20,7 @@ def time_text(moment: datetime) -> str:
 
 
 def version_row(version: AdapterVersion) -> dict[str, object]:
-    """Return one row of ``list``."""
+    """Return a version as every command that moves one shows it."""
     return {
         "name": version.ref.name,
         "version": version.ref.number,
@@ -32,6 +32,22 @@ def version_row(version: AdapterVersion) -> dict[str, object]:
         "size_bytes": version.size_bytes,
         "added_at": time_text(version.added_at),
         "added_by": version.added_by,
+    }
+
+
+def summary_row(row: VersionSummary) -> dict[str, object]:
+    """Return one row of ``list``: the same keys as `version_row`."""
+    return {
+        "name": row.name,
+        "version": row.number,
+        "ref": f"{row.name}@{row.number}",
+        "stage": row.stage,
+        "base": row.base,
+        "digest": row.digest,
+        "rank": row.rank,
+        "size_bytes": row.size_bytes,
+        "added_at": row.added_at[:19] + "Z",
+        "added_by": row.added_by,
     }
 
 

@@ -7,7 +7,10 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from rich.progress import Progress, TaskID
+    from rich.status import Status
 
 # Most files are done before this, and then neither a bar flickers nor rich has to be imported.
 _PATIENCE_S = 0.4
@@ -44,6 +47,40 @@ class Bar:
             if self._shown is not None:
                 self._shown[0].stop()
             self._shown = None
+
+
+class Working:
+    """A spinner for what takes long and cannot say how long; appears after a moment and disappears at the end."""
+
+    def __init__(self, label: str) -> None:
+        self._lock = threading.Lock()
+        self._label = label
+        self._timer = threading.Timer(_PATIENCE_S, self._show)
+        self._status: Status | None = None
+        self._is_over = False
+
+    def __enter__(self) -> Working:
+        self._timer.daemon = True
+        self._timer.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._timer.cancel()
+        with self._lock:
+            self._is_over = True
+            if self._status is not None:
+                self._status.stop()
+
+    def _show(self) -> None:
+        from rich.console import Console
+        from rich.text import Text
+
+        # As text, because a file's name may look like markup.
+        status = Console(stderr=True).status(Text(self._label))
+        with self._lock:
+            if not self._is_over:
+                status.start()
+                self._status = status
 
 
 def _show(label: str, total: int) -> tuple[Progress, TaskID]:

@@ -50,7 +50,8 @@ def promote(
     running server takes it within a second.
     """
     app = context_of(ctx)
-    promotion = app.registry.promote(ref, actor=app.actor, to=to, reason=reason)
+    with app.working(f"checking {ref}"):
+        promotion = app.registry.promote(ref, actor=app.actor, to=to, reason=reason)
     _tell(app, promotion, refusals_of(app.settings.home, promotion.version))
 
 
@@ -58,7 +59,8 @@ def promote(
 def rollback(ctx: typer.Context, name: AdapterArgument, reason: OptionalReasonOption = None) -> None:
     """Make the version that was live before live again."""
     app = context_of(ctx)
-    promotion = app.registry.rollback(name, actor=app.actor, reason=reason)
+    with app.working(f"checking {name}"):
+        promotion = app.registry.rollback(name, actor=app.actor, reason=reason)
     _tell(app, promotion, refusals_of(app.settings.home, promotion.version))
 
 

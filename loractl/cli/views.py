@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from loractl.cli.style import Style, clean, size_text
 from loractl.cli.tables import Column, facts, table
-from loractl_registry.outcomes import Damage
+from loractl_registry.outcomes import Damage, VersionSummary
 from loractl_registry.records import AdapterVersion, Provenance
 
 VERSION_COLUMNS = (
@@ -33,23 +33,24 @@ def short_digest(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
-def version_cells(version: AdapterVersion) -> tuple[str, ...]:
+def summary_cells(row: VersionSummary) -> tuple[str, ...]:
     """Return the cells of `VERSION_COLUMNS`."""
+    name, number, stage, base, digest, rank, size_bytes, added_at, added_by = row
     return (
-        str(version.ref),
-        version.stage.value,
-        version.base or "-",
-        str(version.facts.rank),
-        size_text(version.size_bytes),
-        short_digest(version.digest),
-        when(version.added_at),
-        version.added_by,
+        f"{name}@{number}",
+        stage,
+        base or "-",
+        str(rank),
+        size_text(size_bytes),
+        digest[7:19],
+        f"{added_at[:10]} {added_at[11:16]}",
+        added_by,
     )
 
 
-def version_table(versions: Sequence[AdapterVersion], style: Style) -> Iterator[str]:
+def version_table(rows: Sequence[VersionSummary], style: Style) -> Iterator[str]:
     """Yield the table of ``list``."""
-    return table(VERSION_COLUMNS, map(version_cells, versions), style)
+    return table(VERSION_COLUMNS, map(summary_cells, rows), style)
 
 
 def version_facts(version: AdapterVersion, style: Style) -> Iterator[str]:

@@ -34,7 +34,7 @@ def test_unexpected_failure_is_1_without_a_traceback_and_names_the_log(cli, live
 
 
 def test_unexpected_failure_is_logged_in_the_home(cli, lived_in, monkeypatch):
-    monkeypatch.setattr("loractl_registry.Registry.versions", _raiser(RuntimeError("boom")))
+    monkeypatch.setattr("loractl_registry.Registry.summaries", _raiser(RuntimeError("boom")))
 
     result = cli("list")
 
@@ -45,7 +45,7 @@ def test_unexpected_failure_is_logged_in_the_home(cli, lived_in, monkeypatch):
 
 
 def test_debug_shows_the_traceback(cli, lived_in, monkeypatch):
-    monkeypatch.setattr("loractl_registry.Registry.versions", _raiser(RuntimeError("boom")))
+    monkeypatch.setattr("loractl_registry.Registry.summaries", _raiser(RuntimeError("boom")))
     monkeypatch.setenv("LORACTL_DEBUG", "1")
 
     result = cli("list")

@@ -124,3 +124,11 @@ def test_doctor_json_names_every_check(cli, lived_in):
         *("python", "engine", "gpu", "settings", "home", "space", "database", "schema", "store", "completion")
     }
     assert all(set(check) == {"name", "health", "found", "way_out"} for check in found["checks"])
+
+
+def test_list_rows_are_what_every_other_command_says_of_a_version(cli, lived_in):
+    rows = cli("list", "--json").data
+
+    shown = [cli("show", row["ref"], "--json").data for row in rows]
+
+    assert [{key: each[key] for key in row} for row, each in zip(rows, shown, strict=True)] == rows

@@ -13,7 +13,7 @@ from support.cli import LORACTL, Terminal, clean_environment, plain, run_process
 import loractl
 from loractl.cli.context import AppContext, Flags
 from loractl.cli.grammar import TREE
-from loractl.cli.progress import Bar
+from loractl.cli.progress import Bar, Working
 from loractl.cli.style import Style, clean, shorten, size_text
 from loractl.cli.tables import Column, table
 
@@ -189,3 +189,16 @@ def test_bar_appears_after_a_moment_and_goes(monkeypatch, capsys):
 
 def test_no_bar_without_a_terminal(cli, lived_in):
     assert AppContext(Flags(), ExitStack()).progress is None
+
+
+def test_spinner_appears_after_a_moment_and_goes(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with Working("quick"):
+        pass
+    assert capsys.readouterr().err == ""
+
+    monkeypatch.setattr("loractl.cli.progress._PATIENCE_S", 0.0)
+    with Working("hashing") as working:
+        working._timer.join()
+
+    assert "hashing" in capsys.readouterr().err
