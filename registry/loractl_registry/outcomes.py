@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from loractl_registry.records import AdapterVersion, Base
 from loractl_registry.refs import VersionRef
@@ -29,24 +29,6 @@ class Damage:
     path: str
     expected: str
     found: str
-
-
-class VersionSummary(NamedTuple):
-    """What a list shows of a version, straight from the row: a sixth of the time that full records take.
-
-    Attributes:
-        added_at: RFC 3339 in UTC with microseconds, as it is stored.
-    """
-
-    name: str
-    number: int
-    stage: str
-    base: str | None
-    digest: str
-    rank: int
-    size_bytes: int
-    added_at: str
-    added_by: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,7 @@ from datetime import datetime
 from loractl_registry._context import Context
 from loractl_registry._store import audit, bases, versions
 from loractl_registry._store.audit import LiveEvent
-from loractl_registry.outcomes import VersionSummary
-from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, ServingSnapshot
+from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, ServingSnapshot, VersionSummary
 from loractl_registry.refs import Ref, VersionRef, parse_name
 from loractl_registry.refusals import AdapterNotFoundError, BaseNotFoundError, NotLiveError, VersionNotFoundError
 from loractl_registry.stages import Stage

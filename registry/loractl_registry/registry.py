@@ -8,31 +8,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from loractl_registry import adding, bases, checking, climbing, collecting, homes, lifecycle, reading
+from loractl_registry import homes, reading
 from loractl_registry._context import Context
 from loractl_registry.clock import utc_now
-from loractl_registry.outcomes import (
-    AddedBase,
-    AddedVersion,
-    BaseVerification,
-    ExportReport,
-    Finding,
-    FsckReport,
-    GcReport,
-    Promotion,
-    StageChange,
-    VersionDiff,
-    VersionSummary,
-    VersionVerification,
-)
 from loractl_registry.policy import SOLO, Policy
 from loractl_registry.progress import SILENT, Progress
 from loractl_registry.provenance import NOTHING_SAID, ProvenanceInput
-from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, ServingSnapshot
+from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, ServingSnapshot, VersionSummary
 from loractl_registry.refs import Ref, VersionRef
 from loractl_registry.stages import Stage, Verb
 
 if TYPE_CHECKING:
+    from loractl_registry.outcomes import (
+        AddedBase,
+        AddedVersion,
+        BaseVerification,
+        ExportReport,
+        Finding,
+        FsckReport,
+        GcReport,
+        Promotion,
+        StageChange,
+        VersionDiff,
+        VersionVerification,
+    )
     from loractl_registry.preflight import PreflightReport
 
 
@@ -40,6 +39,7 @@ class Registry:
     """One open home. Safe to share between threads, which then take turns; close it, or use it in a ``with``.
 
     Every verb is one transaction with one audit event per change. Everything raised on purpose is a `RegistryError`.
+    Operations are imported when they are called: together they take longer to import than a list takes to read.
     """
 
     def __init__(self, context: Context) -> None:
@@ -116,6 +116,8 @@ class Registry:
             BaseDiffersError: Other files are admitted under it.
             RegistryError: A subclass that says what is wrong with the files.
         """
+        from loractl_registry import bases
+
         return bases.add_base(
             self._context, name, source, actor=actor, licence=licence, revision=revision, progress=progress or SILENT
         )
@@ -133,6 +135,8 @@ class Registry:
 
         Without `full`, a file whose stat is what it was when it was last hashed is not hashed again.
         """
+        from loractl_registry import bases
+
         return bases.verify_base(self._context, name, is_full=full, progress=progress or SILENT)
 
     def remove_base(self, name: str, *, actor: str) -> Base:
@@ -142,6 +146,8 @@ class Registry:
             BaseNotFoundError: There is none.
             BaseInUseError: A version that is neither rejected nor revoked belongs to it.
         """
+        from loractl_registry import bases
+
         return bases.remove_base(self._context, name, actor=actor)
 
     # Adapters
@@ -174,6 +180,8 @@ class Registry:
             BoundElsewhereError: The same bytes belong to another base.
             RegistryError: A subclass that says what is wrong with the files.
         """
+        from loractl_registry import adding
+
         return adding.add(
             self._context, name, source, actor=actor, base=base, said=provenance, progress=progress or SILENT
         )
@@ -204,6 +212,8 @@ class Registry:
         Raises:
             DeniedError: The base does not take it, or is not known.
         """
+        from loractl_registry import climbing
+
         return climbing.preview(self._context, reading.get_version(self._context, ref))
 
     def promote(self, ref: Ref, *, actor: str, to: Stage | None = None, reason: str | None = None) -> Promotion:
@@ -217,22 +227,32 @@ class Registry:
             StageError: No climb leads there.
             DeniedError: Policy, base, bytes or preflight said no; the subclass says which.
         """
+        from loractl_registry import lifecycle
+
         return lifecycle.promote(self._context, ref, actor=actor, to=to, reason=reason)
 
     def demote(self, ref: Ref, *, actor: str, reason: str) -> StageChange:
         """Take one step down: live to approved, approved to candidate, candidate to draft."""
+        from loractl_registry import lifecycle
+
         return lifecycle.step_down(self._context, ref, Verb.DEMOTE, actor=actor, reason=reason)
 
     def reject(self, ref: Ref, *, actor: str, reason: str) -> StageChange:
         """Turn a candidate down for good. Rejecting twice is a no-op."""
+        from loractl_registry import lifecycle
+
         return lifecycle.step_down(self._context, ref, Verb.REJECT, actor=actor, reason=reason)
 
     def retire(self, ref: Ref, *, actor: str, reason: str) -> StageChange:
         """Take an approved or live version out of service; it may be promoted again. Twice is a no-op."""
+        from loractl_registry import lifecycle
+
         return lifecycle.step_down(self._context, ref, Verb.RETIRE, actor=actor, reason=reason)
 
     def revoke(self, ref: Ref, *, actor: str, reason: str) -> StageChange:
         """Make sure that a version is never served again, from whatever stage. Revoking twice is a no-op."""
+        from loractl_registry import lifecycle
+
         return lifecycle.step_down(self._context, ref, Verb.REVOKE, actor=actor, reason=reason)
 
     def rollback(self, name: str, *, actor: str, reason: str | None = None) -> Promotion:
@@ -245,6 +265,8 @@ class Registry:
             NothingToRollBackError: No earlier live version is approved.
             DamagedFilesError: Its stored files no longer match.
         """
+        from loractl_registry import lifecycle
+
         return lifecycle.rollback(self._context, name, actor=actor, reason=reason)
 
     def history(self, name: str | None = None, *, at: datetime | None = None) -> tuple[AuditEvent, ...]:
@@ -257,6 +279,8 @@ class Registry:
 
     def diff(self, a: Ref | VersionRef, b: Ref | VersionRef) -> VersionDiff:
         """Say what differs between two versions: facts, provenance, files, and tensors by name, shape and bytes."""
+        from loractl_registry import checking
+
         return checking.diff(self._context, a, b)
 
     # The home
@@ -266,6 +290,8 @@ class Registry:
 
         A version whose bytes gc has collected is intact and says when.
         """
+        from loractl_registry import checking
+
         return checking.verify(self._context, refs)
 
     def fsck(self, *, repair: bool, actor: str) -> FsckReport:
@@ -286,6 +312,8 @@ class Registry:
 
     def gc(self, *, dry_run: bool, actor: str = "loractl") -> GcReport:
         """Remove the stored bytes that only rejected and revoked versions refer to; their history stays."""
+        from loractl_registry import collecting
+
         return collecting.gc(self._context, is_dry_run=dry_run, actor=actor)
 
     def backup(self, file: Path) -> Path:
@@ -294,6 +322,8 @@ class Registry:
         Raises:
             FileExistsRefusedError: `file` is there.
         """
+        from loractl_registry import collecting
+
         return collecting.backup(self._context, file)
 
     def export(self, refs: Sequence[Ref | VersionRef], file: Path) -> ExportReport:
@@ -330,6 +360,8 @@ class Registry:
 
     def record_refusal(self, ref: VersionRef, *, actor: str, reason: str, detail: Mapping[str, object]) -> None:
         """Write down that a server refused to use `ref`: one audit event, ``adapter.refused``."""
+        from loractl_registry import lifecycle
+
         lifecycle.record_refusal(self._context, ref, actor=actor, reason=reason, detail=dict(detail))
 
     def changes(self) -> int:

@@ -16,8 +16,7 @@ from loractl_registry._store.rows import (
     version_from_row,
 )
 from loractl_registry.clock import from_text, to_text
-from loractl_registry.outcomes import VersionSummary
-from loractl_registry.records import AdapterFacts, AdapterVersion, Manifest, Provenance
+from loractl_registry.records import AdapterFacts, AdapterVersion, Manifest, Provenance, VersionSummary
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage
 
