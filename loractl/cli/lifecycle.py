@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -11,7 +12,9 @@ from loractl.cli.app import Command, new_app
 from loractl.cli.context import AppContext, context_of
 from loractl.cli.params import ReasonOption, RefArgument, YesOption
 from loractl.cli.style import Style
-from loractl_registry.outcomes import StageChange
+
+if TYPE_CHECKING:
+    from loractl_registry.outcomes import StageChange
 
 app = new_app("Ways down and out.")
 

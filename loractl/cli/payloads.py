@@ -7,11 +7,11 @@ from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, cast
 
-from loractl_registry.records import AdapterVersion, AuditEvent, Base, Provenance
+from loractl_registry.records import AdapterVersion, AuditEvent, Base, Provenance, VersionSummary
 from loractl_registry.refs import VersionRef
 
 if TYPE_CHECKING:
-    from loractl_registry.outcomes import Change, Damage, VersionSummary
+    from loractl_registry.outcomes import Change, Damage
 
 
 def time_text(moment: datetime) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from loractl.cli.style import Style, clean, size_text
 from loractl.cli.tables import Column, facts, table
-from loractl_registry.outcomes import Damage, VersionSummary
-from loractl_registry.records import AdapterVersion, Provenance
+from loractl_registry.records import AdapterVersion, Provenance, VersionSummary
+
+if TYPE_CHECKING:
+    from loractl_registry.outcomes import Damage
 
 VERSION_COLUMNS = (
     Column("ref", Style.bold),
