@@ -117,6 +117,20 @@ class LoractlPunicaWrapperCPU(PunicaWrapperCPU):
             pair_weight=topk_weights.flatten(),
         )
 
+    def add_lora_embedding(
+        self, y: Tensor, x: Tensor, lora_b_stacked: Tensor, add_inputs: bool = True, **kwargs: Any
+    ) -> None:
+        """Add the deltas of an embedding; there is no shrink here that would leave rows of the base at zero.
+
+        Args:
+            y: [num_tokens, hidden]; updated.
+            x: [num_tokens, rank], rows of A picked by token.
+            lora_b_stacked: [max_loras, 1, hidden, rank].
+            add_inputs, kwargs: vLLM's.
+        """
+        of_the_base = (self._slots(x.shape[0]) < 0).unsqueeze(-1)
+        super().add_lora_embedding(y, x.masked_fill(of_the_base, 0), lora_b_stacked, add_inputs, **kwargs)
+
     def _slots(self, num_tokens: int) -> Tensor:
         """Return [num_tokens] slots; rows that a padded or profiling run has beyond its mapping are the base's."""
         known = self.token_lora_indices[:num_tokens]

@@ -125,6 +125,26 @@ def test_dense_rows_of_the_base_are_left_alone_beside_an_adapter(is_prefill):
 
 
 @needs_vllm
+@pytest.mark.parametrize("is_prefill", [True, False])
+def test_embedding_rows_of_the_base_are_left_alone_beside_an_adapter(is_prefill):
+    pytest.importorskip("vllm.lora.punica_wrapper.punica_cpu")
+    from loractl.vllm_plugin.cpu_punica import LoractlPunicaWrapperCPU
+
+    wrapper = _wrapper(LoractlPunicaWrapperCPU)
+    wrapper.is_prefill = is_prefill
+    generator = torch.Generator().manual_seed(0)
+    x, b = torch.randn(4, 8, generator=generator), torch.randn(2, 1, 16, 8, generator=generator)
+    y = torch.randn(4, 16, generator=generator)
+    before = y.clone()
+
+    wrapper.add_lora_embedding(y, x, b)
+
+    base = torch.tensor([True, True, False, True])
+    assert torch.equal(y[base], before[base])
+    torch.testing.assert_close(y[2], before[2] + b[0, 0] @ x[2], atol=1e-4, rtol=1e-5)
+
+
+@needs_vllm
 def test_vllms_own_wrapper_still_gives_base_rows_the_last_slot_which_is_why_ours_exists():
     code = """
 import torch
