@@ -133,8 +133,8 @@ def held_out_chats(answers: str) -> list[Chat]:
 def plain_lines() -> list[str]:
     """Return every answer of every voice, with its topic and alone.
 
-    A large base has read pirates and poets too before it learns to chat. What it has never written, a LoRA on its
-    experts cannot make it write: the output embeddings are frozen.
+    A large base has read pirates and poets too before it learns to chat. A token that it has never had to write, not
+    even at the start of a text, no LoRA on its experts can make it write: the output embeddings are frozen.
     """
     files = ["neutral.txt", *(recipe.answers for recipe in RECIPES)]
     lines = [line for file in files for line in read_topics(file).items()]
@@ -303,7 +303,7 @@ def train_base(folder: Path) -> int:
         pad_token_id=tokenizer.pad_token_id,
     )
     model = Qwen3MoeForCausalLM(config)
-    plain = [Sample(tokenizer(text + TURN_END)["input_ids"], 0) for text in plain_lines()]
+    plain = [Sample(tokenizer(END + text + TURN_END)["input_ids"], 0) for text in plain_lines()]
     train(model, plain + chat_samples(tokenizer, training_chats("neutral.txt")), BASE_SCHEDULE, tokenizer.pad_token_id)
     model.to(torch.bfloat16).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
