@@ -42,18 +42,26 @@ class Flight:
         """Return the next message from the client, or a disconnect once this flight is cut."""
         if self.is_cut:
             return dict(_DISCONNECT)
-        # Interrupting the one wait, as asyncio.timeout does, costs a tenth of racing it against another task.
-        task = self._waiting = asyncio.current_task()
+        # Interrupting the one wait, as asyncio.timeout does, costs a tenth of racing it against another task. No local
+        # name holds the task: servers cancel their listeners, and with the traceback that keeps this frame it would be
+        # a cycle for every request.
+        self._waiting = asyncio.current_task()
         try:
             return await receive()
         except asyncio.CancelledError:
-            if task is None or not self.is_cut or task.uncancel() > 0:
-                raise
-            return dict(_DISCONNECT)
+            if self.is_cut and _uncancel():
+                return dict(_DISCONNECT)
+            raise
         finally:
             # A server may begin to listen anew before the listener that it cancelled has ended.
-            if self._waiting is task:
+            if self._waiting is asyncio.current_task():
                 self._waiting = None
+
+
+def _uncancel() -> bool:
+    """Take one cancellation of the current task back; return whether it was the only one."""
+    task = asyncio.current_task()
+    return task is not None and task.uncancel() == 0
 
 
 class Flights:

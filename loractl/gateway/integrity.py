@@ -41,10 +41,20 @@ def signature_of(folder: Path) -> Signature | None:
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries)
-        stamps = [_stamp("", folder), *(_stamp(name, folder / name) for name in names)]
+        return Signature(tuple(_stamp(folder, name) for name in ("", *names)))
     except OSError:
         return None
-    return Signature(tuple(stamps))
+
+
+def still_has(folder: Path, signature: Signature) -> bool:
+    """Whether `folder` still has `signature`; cheap enough for every request, because it lists nothing.
+
+    An entry that is not in the signature changes the folder's own stamp, which comes first.
+    """
+    try:
+        return all(_stamp(folder, stamp[0]) == stamp for stamp in signature.stamps)
+    except OSError:
+        return False
 
 
 def examine(version: AdapterVersion, verify: Verify) -> Examination:
@@ -71,6 +81,6 @@ def _verdict(version: AdapterVersion, verify: Verify) -> str | None:
         return f"its files could not be verified: {error}"
 
 
-def _stamp(name: str, path: Path) -> _Stamp:
-    stat = os.lstat(path)
+def _stamp(folder: Path, name: str) -> _Stamp:
+    stat = os.lstat(f"{folder}/{name}" if name else folder)
     return name, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns

@@ -15,7 +15,7 @@ from loractl.engine.errors import EngineError
 from loractl.engine.ports import EngineAdapter, EnginePort
 from loractl.gateway.flights import Flights, end_service
 from loractl.gateway.holdings import Holdings
-from loractl.gateway.integrity import Examination, Signature, Verify, examine, signature_of
+from loractl.gateway.integrity import Examination, Signature, Verify, examine, still_has
 from loractl.gateway.notices import Notices
 from loractl.gateway.refusals import RefusalLog
 from loractl.gateway.table import RefusalOf, ServingTable
@@ -138,7 +138,7 @@ class Reconciler:
     def is_unchanged(self, ref: VersionRef) -> bool:
         """Whether the files of a held version are those that were hashed. Takes microseconds."""
         held = self._holdings.holding(ref)
-        return held is not None and signature_of(held.version.path) == held.signature
+        return held is not None and still_has(held.version.path, held.signature)
 
     async def recheck(self, ref: VersionRef) -> None:
         """Hash the files of a held version again; on return the table has lost it if they are not what was approved."""
