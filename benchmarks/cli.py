@@ -55,9 +55,10 @@ def main() -> None:
     with _workspace(options.keep) as folder:
         home = _registry(folder, options.versions)
         environment = _environment(home)
+        facts = _machine() | {"versions": options.versions}
         rows = [_measure(case, environment) for case in _cases(options.runs)]
         rows += _measure_add(folder, environment, options.adapter_mb, options.add_runs)
-    facts = _machine() | {"versions": options.versions}
+    facts["load_after"] = round(os.getloadavg()[0], 2)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     with RESULTS.open("a", encoding="utf-8") as stream:
         stream.writelines(json.dumps(facts | row) + "\n" for row in rows)
@@ -156,6 +157,10 @@ def _measure_add(folder: Path, environment: dict[str, str], megabytes: int, runs
         if done.returncode:
             raise SystemExit(f"add failed: {done.stderr.decode()}")
         rows.append({"case": "add", "megabytes": megabytes, "plain_s": round(plain_s, 3), "add_s": round(add_s, 3)})
+    with Registry.open(Path(environment["LORACTL_HOME"])) as registry:
+        for version in registry.versions(name="large"):
+            registry.revoke(Ref("large", version.ref.number), actor="bench", reason="measured")
+        registry.gc(dry_run=False, actor="bench")
     return rows
 
 
@@ -220,7 +225,8 @@ def _machine() -> dict[str, object]:
 
 
 def _print(rows: list[dict[str, object]], facts: dict[str, object]) -> None:
-    print(f"{facts['versions']} versions, {facts['cores']} cores, load {facts['load']}, Python {facts['python']}")
+    load = f"load {facts['load']} to {facts['load_after']}"
+    print(f"{facts['versions']} versions, {facts['cores']} cores, {load}, Python {facts['python']}")
     print(f"{'':30} {'p20':>7} {'p50':>7} {'p80':>7} {'budget':>7}")
     for row in rows:
         times = row.get("times_ms")
