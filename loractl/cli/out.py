@@ -72,8 +72,11 @@ class Out:
         try:
             stream.write(text + "\n")
             stream.flush()
-        except BrokenPipeError:
+        except OSError as error:
+            # What is still buffered would fail once more when the interpreter ends.
             mute(stream)
+            if not isinstance(error, BrokenPipeError):
+                raise
 
 
 def dump(payload: object) -> str:
