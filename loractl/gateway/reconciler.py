@@ -15,11 +15,11 @@ from loractl.engine.errors import EngineError
 from loractl.engine.ports import EngineAdapter, EnginePort
 from loractl.gateway.flights import Flights, end_service
 from loractl.gateway.holdings import Holdings
-from loractl.gateway.integrity import Examination, Signature, Verify, examine, still_has
+from loractl.gateway.integrity import Examination, Verify, examine, signature_of, still_has
 from loractl.gateway.notices import Notices
 from loractl.gateway.refusals import RefusalLog
 from loractl.gateway.table import RefusalOf, ServingTable
-from loractl.gateway.watch import RegistrySource, RegistryWatch, Sight
+from loractl.gateway.watch import RegistrySource, RegistryWatch, Sight, Trace, trace_of
 from loractl_registry import AdapterVersion, ExpertLayout, VersionRef
 
 _logger = logging.getLogger(__name__)
@@ -30,7 +30,8 @@ class ReconcilerTimes:
     """How long the loop waits for what.
 
     Attributes:
-        poll_s: Between two looks at the registry and at the files.
+        poll_s: Between two glances at the registry's files and at stored files.
+        look_s: Between two looks into the registry while a glance at its files shows no change.
         grace_s: How long the last known table goes on answering while the registry cannot be read; after it, only the
             base answers.
         drain_s: How long requests that the engine has aborted may take to say goodbye before they are cut off.
@@ -38,6 +39,7 @@ class ReconcilerTimes:
     """
 
     poll_s: float = 0.1
+    look_s: float = 0.5
     grace_s: float = 5.0
     drain_s: float = 0.3
     retry_s: float = 5.0
@@ -63,6 +65,7 @@ class ServedRegistry:
 P = ParamSpec("P")
 T = TypeVar("T")
 _SLOW_LOOK_S = 1.0
+_FILES_A_LOOK = 16
 
 
 class Reconciler:
@@ -102,7 +105,9 @@ class Reconciler:
         self._has_work = asyncio.Event()
         self._is_idle = asyncio.Event()
         self._unread_since: float | None = None
-        self._looking_since = 0.0
+        self._trace: Trace = ()
+        self._looked_at = 0.0
+        self._next_file = -1
         self._is_closed = False
 
     async def start(self) -> None:
@@ -157,6 +162,7 @@ class Reconciler:
         look: asyncio.Future[Sight] | None = None
         while True:
             try:
+                self._look_at_files()
                 look = await self._look(look)
                 self._let_go()
             except Exception:
@@ -166,27 +172,37 @@ class Reconciler:
             await asyncio.sleep(self._times.poll_s)
 
     async def _look(self, look: asyncio.Future[Sight] | None) -> asyncio.Future[Sight] | None:
-        """Take in one look at registry and files; return it if it is still going on, as the only one at a time."""
+        """Take in one look at the registry if one is due; return it if it is still going on, as the only one at a time.
+
+        Each look wakes a thread, for which the event loop stands still while the machine is busy, so there are few.
+        """
         if look is None:
-            self._looking_since = self._now()
-            look = asyncio.ensure_future(self._in_thread(self._reader, self._watch.look, self._files()))
+            trace, now = trace_of(self._registry.database), self._now()
+            if trace == self._trace and now - self._looked_at < self._times.look_s and self._unread_since is None:
+                return None
+            self._trace, self._looked_at = trace, now
+            look = self._in_thread(self._reader, self._watch.look)
         await asyncio.wait({look}, timeout=self._times.poll_s)
         if not look.done():
-            if self._now() - self._looking_since > _SLOW_LOOK_S:
+            if self._now() - self._looked_at > _SLOW_LOOK_S:
                 self._unread("it does not answer")
             return look
         self._take_in(look.result())
         return None
 
-    def _files(self) -> dict[VersionRef, tuple[Path, Signature | None]]:
-        files: dict[VersionRef, tuple[Path, Signature | None]] = {
-            held.version.ref: (held.version.path, held.signature) for held in self._holdings.held()
-        }
+    def _look_at_files(self) -> None:
+        """Compare the files of some versions, all in turn; each request compares those of its own as well."""
+        held = self._holdings.held()
+        for _ in range(min(_FILES_A_LOOK, len(held))):
+            self._next_file = (self._next_file + 1) % len(held)
+            one = held[self._next_file]
+            if not still_has(one.version.path, one.signature):
+                self._recheck_soon(one.version.ref)
         due = self._now() - self._times.retry_s
         for damaged in self._holdings.damaged():
-            if damaged.looked_at < due:
-                files[damaged.version.ref] = (damaged.version.path, damaged.signature)
-        return files
+            if damaged.looked_at < due and signature_of(damaged.version.path) != damaged.signature:
+                self._holdings.look_again(damaged.version.ref)
+                self._refresh()
 
     def _take_in(self, sight: Sight) -> None:
         if sight.error is not None:
@@ -198,12 +214,6 @@ class Reconciler:
         if sight.snapshot is not None:
             self._holdings.adopt(sight.snapshot)
             self._refresh()
-        for ref in sight.touched:
-            if self._holdings.holding(ref) is not None:
-                self._recheck_soon(ref)
-            else:
-                self._holdings.look_again(ref)
-                self._refresh()
 
     def _unread(self, why: str) -> None:
         now = self._now()

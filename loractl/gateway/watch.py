@@ -1,13 +1,13 @@
-"""Looking at the registry and at stored files from one thread, so that the event loop never waits for a disk."""
+"""Reading the registry from one thread, so that the event loop never waits for the database."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
-from loractl.gateway.integrity import Signature, signature_of
 from loractl_registry import ServingSnapshot, VersionRef
 
 
@@ -31,6 +31,26 @@ class RegistrySource(Protocol):
         ...
 
 
+Trace: TypeAlias = tuple[tuple[int, int, int] | None, ...]
+
+
+def trace_of(database: Path) -> Trace:
+    """Return inode, size and modification time of a database file and of its write-ahead log; takes microseconds.
+
+    A commit changes it, but for one that overwrites the log in the very tick of the clock of the one before. So it
+    tells early that a look is due, and only SQLite tells that none is.
+    """
+    return _entry(database), _entry(f"{database}-wal")
+
+
+def _entry(path: Path | str) -> tuple[int, int, int] | None:
+    try:
+        stat = os.stat(path)  # noqa: PTH116  # a Path for the log would cost more than the call
+    except OSError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 @dataclass(frozen=True, slots=True)
 class Sight:
     """What one look found.
@@ -38,12 +58,10 @@ class Sight:
     Attributes:
         snapshot: What may answer now, if anything was committed since the last look.
         error: Why the registry could not be read, or None.
-        touched: The versions whose files are not those of the signature given.
     """
 
     snapshot: ServingSnapshot | None
     error: str | None
-    touched: frozenset[VersionRef]
 
 
 class RegistryWatch:
@@ -64,15 +82,12 @@ class RegistryWatch:
         self._file: tuple[int, int] | None = None
         self._changes: int | None = None
 
-    def look(self, files: Mapping[VersionRef, tuple[Path, Signature | None]]) -> Sight:
-        """Look at the registry and at `files`; after a failure the next look starts from a fresh connection."""
-        snapshot, error = None, None
+    def look(self) -> Sight:
+        """Look at the registry; after a failure the next look starts from a fresh connection."""
         try:
-            snapshot = self.poll()
+            return Sight(self.poll(), None)
         except Exception as failure:  # noqa: BLE001  # whatever it is, what may answer is not known any more
-            error = str(failure) or type(failure).__name__
-        touched = frozenset(ref for ref, (path, signature) in files.items() if signature_of(path) != signature)
-        return Sight(snapshot, error, touched)
+            return Sight(None, str(failure) or type(failure).__name__)
 
     def poll(self) -> ServingSnapshot | None:
         """Return what may answer now if anything was committed since the last poll, else None.

@@ -32,7 +32,7 @@ from loractl_registry import (
 )
 
 ADDED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-FAST = ReconcilerTimes(poll_s=0.005, grace_s=0.2, drain_s=0.05, retry_s=0.05)
+FAST = ReconcilerTimes(poll_s=0.005, look_s=0.02, grace_s=0.2, drain_s=0.05, retry_s=0.05)
 
 
 def ref_of(text: str) -> VersionRef:
@@ -111,7 +111,7 @@ class MemoryRegistry:
                         self._was_live.setdefault(parsed.name, []).insert(0, ref_of(other).number)
             self._stages[ref] = stage
             self._ranks[ref] = rank
-            self._sequence += 1
+            self._commit()
         return make_version(ref, stage, root=self.root, rank=rank)
 
     def file(self, ref: str) -> Path:
@@ -152,7 +152,12 @@ class MemoryRegistry:
             raise self.audit_failure
         with self._lock:
             self.refusals.append((str(ref), reason))
-            self._sequence += 1
+            self._commit()
+
+    def _commit(self) -> None:
+        self._sequence += 1
+        with self.database.open("ab") as file:
+            file.write(b".")
 
 
 def no_refusal(_: AdapterVersion) -> str | None:

@@ -557,3 +557,26 @@ async def test_stream_that_is_refused_before_its_first_token_ends_in_an_error(tm
         answer = await call.answer()
 
     assert [event["error"]["code"] for event in answer.events] == ["model_not_found"]
+
+
+async def test_commit_that_leaves_no_trace_on_the_files_is_found_within_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = make_house(tmp_path, times=ReconcilerTimes())
+    house.registry.set("poet@1", Stage.LIVE)
+    async with running(house):
+        monkeypatch.setattr("loractl.gateway.reconciler.trace_of", lambda _: ())
+        house.registry.set("poet@1", Stage.REVOKED)
+
+        assert await until(lambda: meaning(house, "poet") is None) < ONE_SECOND
+
+
+async def test_files_of_many_versions_are_all_looked_at_in_turn(tmp_path: Path) -> None:
+    house = make_house(tmp_path)
+    for number in range(1, 41):
+        house.registry.set(f"poet@{number}", Stage.APPROVED)
+    async with running(house):
+        assert len(house.engine.loaded()) == 40
+        for number in (1, 17, 40):
+            house.registry.file(f"poet@{number}").write_bytes(b"other")
+        await until(lambda: len(house.engine.loaded()) == 37)
