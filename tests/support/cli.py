@@ -77,8 +77,6 @@ class Terminal:
         self._pid, self._fd = pty.fork()
         if self._pid == 0:
             try:
-                # Whoever started the tests in the background has SIGINT ignored, and children inherit that.
-                signal.signal(signal.SIGINT, signal.SIG_DFL)
                 os.execvpe(argv[0], list(argv), dict(environment))
             finally:
                 os._exit(127)
