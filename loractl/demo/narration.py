@@ -100,8 +100,8 @@ class Narrator:
 
 def _side_by_side(texts: dict[Question, str]) -> Table:
     models = list(dict.fromkeys(question.model for question in texts))
-    table = Table(show_lines=True)
-    table.add_column("asked")
+    table = Table(show_lines=True, expand=True)
+    table.add_column("asked", ratio=1)
     for model in models:
         table.add_column(model, ratio=1)
     for asked in dict.fromkeys(question.text for question in texts):
