@@ -4,6 +4,9 @@ Two servers run side by side: the fake engine's own, and the same behind the gat
 stream going after another; blocks of load on the one and on the other alternate, so that whatever else the machine does
 meets both. Every request is one row of the raw file; the table is computed from the rows alone.
 
+On a machine that has other work, run it as `chrt -f 10 python benchmarks/gateway.py`: what a server and its threads wait
+for each other while something else has the core is many times what is measured here.
+
     python benchmarks/gateway.py                  # run, append rows to results/gateway.jsonl, print the table
     python benchmarks/gateway.py --report FILE    # print the table of rows that are there
 """
@@ -266,6 +269,7 @@ def conditions(load: Load) -> dict[str, object]:
         "python": platform.python_version(),
         "cpus": os.cpu_count(),
         "load_average": os.getloadavg(),
+        "is_real_time": os.sched_getscheduler(0) == os.SCHED_FIFO,
         **{package: version(package) for package in packages},
     }
 
