@@ -4,8 +4,8 @@ Two servers run side by side: the fake engine's own, and the same behind the gat
 stream going after another; blocks of load on the one and on the other alternate, so that whatever else the machine does
 meets both. Every request is one row of the raw file; the table is computed from the rows alone.
 
-On a machine that has other work, run it as `chrt -f 10 python benchmarks/gateway.py`: what a server and its threads wait
-for each other while something else has the core is many times what is measured here.
+On a machine that has other work, run it as `chrt -f 10 python benchmarks/gateway.py`: while something else has the
+core, a server and its threads wait for each other many times as long as what is measured here.
 
     python benchmarks/gateway.py                  # run, append rows to results/gateway.jsonl, print the table
     python benchmarks/gateway.py --report FILE    # print the table of rows that are there
