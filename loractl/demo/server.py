@@ -23,10 +23,12 @@ _POLL_S = 0.25
 
 
 def pick_port(preferred: int) -> int:
-    """Return `preferred` if nobody listens there, else a port that is free now."""
+    """Return `preferred` if nobody has it, else a port that is free now.
+
+    Binds without reuse: an engine that is still loading has bound its port but does not listen yet.
+    """
     for port in (preferred, 0):
         with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind((HOST, port))
             except OSError:
@@ -87,16 +89,26 @@ class Server:
         return self._process.poll()
 
     def wait_ready(self) -> bool:
-        """Wait until it lists its models; False if it ends or takes too long."""
+        """Wait until it says that it is ready and lists its models; False if it ends or takes too long.
+
+        Its own word comes first: whoever answers on the port before that is another server.
+        """
         deadline = time.monotonic() + READY_TIMEOUT_S
         while time.monotonic() < deadline and self.exit_code() is None:
-            try:
-                if httpx.get(f"{self.url}/v1/models", timeout=5).status_code == _OK:
-                    return True
-            except httpx.TransportError:
-                pass
+            if self._says_ready() and self._answers():
+                return True
             time.sleep(_POLL_S)
         return False
+
+    def _says_ready(self) -> bool:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return any(line.startswith("ready") and self.url in line for line in lines)
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/v1/models", timeout=5).status_code == _OK
+        except httpx.TransportError:
+            return False
 
     def last_lines(self, count: int) -> list[str]:
         """Return the last lines of its log."""

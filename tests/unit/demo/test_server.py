@@ -1,6 +1,8 @@
 import socket
 import sys
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,18 @@ from loractl.demo.server import HOST, Server, pick_port
 POLITE = "import signal, time; print('up', flush=True); time.sleep(60)"
 DEAF = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
 PARENT = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']); print('up')"
+
+
+class _Other(BaseHTTPRequestHandler):
+    """Answers everything with 200."""
+
+    def log_message(self, *args: object) -> None:
+        return
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
 
 def _start(tmp_path: Path, program: str) -> Server:
@@ -25,6 +39,32 @@ def test_port_that_is_taken_is_replaced() -> None:
         port = taken.getsockname()[1]
 
         assert pick_port(port) != port
+
+
+def test_port_that_is_bound_but_not_listened_on_is_replaced() -> None:
+    with socket.socket() as loading:
+        loading.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        loading.bind((HOST, 0))
+        port = loading.getsockname()[1]
+
+        assert pick_port(port) != port
+
+
+def test_server_is_not_ready_because_another_answers_on_its_port(tmp_path: Path) -> None:
+    other = ThreadingHTTPServer((HOST, 0), _Other)
+    thread = threading.Thread(target=other.serve_forever)
+    thread.start()
+    program = "import time; print('up', flush=True); time.sleep(1)"
+    server = Server(
+        [sys.executable, "-c", program], cwd=tmp_path, environment={}, port=other.server_port, log=tmp_path / "log"
+    )
+
+    is_ready = server.wait_ready()
+
+    other.shutdown()
+    other.server_close()
+    thread.join()
+    assert not is_ready
 
 
 def test_server_that_ends_when_asked_is_clean(tmp_path: Path) -> None:
