@@ -37,7 +37,7 @@ GATEWAY = """
 ## Gateway
 
 What the gateway adds to a fake engine at {streams} concurrent streams, with the clients, both servers and the fake
-engine on the same {cpus} cores (commit `{commit}`). Blocks of load alternate between the engine alone and the engine
+engine on the same {cpus} cores, at real-time priority (commit `{commit}`). Blocks of load alternate between the engine alone and the engine
 behind the gateway. A bound of 1 ms at the median and 5 ms at the 99th percentile is asked for.
 
 ```
