@@ -37,8 +37,8 @@ GATEWAY = """
 ## Gateway
 
 What the gateway adds to a fake engine at {streams} concurrent streams, with the clients, both servers and the fake
-engine on the same {cpus} cores, at real-time priority (commit `{commit}`). Blocks of load alternate between the engine alone and the engine
-behind the gateway. A bound of 1 ms at the median and 5 ms at the 99th percentile is asked for.
+engine on the same {cpus} cores, at real-time priority (commit `{commit}`). Blocks of load alternate between the engine
+alone and the engine behind the gateway. A bound of 1 ms at the median and 5 ms at the 99th percentile is asked for.
 
 ```
 {table}
