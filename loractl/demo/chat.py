@@ -54,6 +54,11 @@ class Answer:
 
 def ask(url: str, question: Question, on_text: Callable[[str], None] = lambda _: None) -> Answer:
     """Stream one greedy chat answer; `on_text` gets the text so far with every piece."""
+    with httpx.Client(timeout=_TIMEOUT_S) as client:
+        return _stream(client, url, question, on_text)
+
+
+def _stream(client: httpx.Client, url: str, question: Question, on_text: Callable[[str], None]) -> Answer:
     request = {
         "model": question.model,
         "messages": [{"role": "user", "content": question.text}],
@@ -63,7 +68,7 @@ def ask(url: str, question: Question, on_text: Callable[[str], None] = lambda _:
     }
     model, text, arrivals = "", "", list[float]()
     try:
-        with httpx.stream("POST", f"{url}/v1/chat/completions", json=request, timeout=_TIMEOUT_S) as response:
+        with client.stream("POST", f"{url}/v1/chat/completions", json=request) as response:
             if response.status_code != _OK:
                 body = response.read().decode(errors="replace")
                 return Answer(question, response.status_code, "", "", body, 0.0, 0.0)
@@ -81,12 +86,14 @@ def ask(url: str, question: Question, on_text: Callable[[str], None] = lambda _:
 def ask_together(url: str, questions: Sequence[Question], on_text: Callable[[Question, str], None]) -> list[Answer]:
     """Ask all `questions` in the same moment and return their answers in the same order."""
     start = threading.Barrier(len(questions))
+    # Made before the start: making a client takes about as long as a short answer, and then none would meet another.
+    client = httpx.Client(timeout=_TIMEOUT_S)
 
     def ask_one(question: Question) -> Answer:
         start.wait()
-        return ask(url, question, lambda text: on_text(question, text))
+        return _stream(client, url, question, lambda text: on_text(question, text))
 
-    with ThreadPoolExecutor(len(questions)) as pool:
+    with client, ThreadPoolExecutor(len(questions)) as pool:
         return list(pool.map(ask_one, questions))
 
 
