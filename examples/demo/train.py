@@ -429,8 +429,8 @@ def digests(root: Path, folder: Path) -> dict[str, str]:
 def write_manifest(out: Path) -> None:
     """Write `manifest.json`: what went in, what came out, and with which versions.
 
-    The seeds are fixed, and on one machine with these versions every file comes out the same again. Another processor
-    or torch build adds floating-point numbers in another order, so there the weights differ in their last bits.
+    The seeds are fixed and training runs in one thread. Another processor or torch build adds floating-point numbers
+    in another order, so there the weights differ in their last bits.
     """
     manifest = {
         "data": digests(DATA.parent, DATA),
