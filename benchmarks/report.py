@@ -22,7 +22,7 @@ COMMANDS = """
 ## Commands
 
 Wall time of whole processes on a registry of {versions} versions, {runs} runs each, on {cores} cores with a load of
-{load} at the end of the run (commit `{commit}`). Milliseconds.
+{least_load} to {most_load} during the run (commit `{commit}`). Milliseconds.
 
 | Command | Median | Least | Most | Budget | |
 | --- | --- | --- | --- | --- | --- |
@@ -60,7 +60,14 @@ def commands() -> str:
     rows = [json.loads(line) for line in (RESULTS / "cli.jsonl").read_text().splitlines()]
     timed = [row for row in rows if "times_ms" in row]
     first = timed[0]
-    about = {**first, "runs": len(first["times_ms"]), "commit": first["commit"][:10]}
+    loads = [row["load"] for row in timed]
+    about = {
+        **first,
+        "least_load": min(loads),
+        "most_load": max(loads),
+        "runs": len(first["times_ms"]),
+        "commit": first["commit"][:10],
+    }
     text = COMMANDS.format(**about)
     for row in timed:
         times, budget = row["times_ms"], row["budget_ms"]
