@@ -22,7 +22,7 @@ COMMANDS = """
 ## Commands
 
 Wall time of whole processes on a registry of {versions} versions, {runs} runs each, on {cores} cores with a load of
-{least_load} to {most_load} during the run (commit `{commit}`). Milliseconds.
+{load} before and {load_after} after (commit `{commit}`). Milliseconds.
 
 | Command | Median | Least | Most | Budget | |
 | --- | --- | --- | --- | --- | --- |
