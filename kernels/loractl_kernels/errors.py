@@ -17,3 +17,19 @@ class ShapeError(KernelError, ValueError):
     def __init__(self, operand: str, *, expected: str, found: tuple[int, ...]) -> None:
         super().__init__(f"{operand} must be {expected}, and it is {list(found)}")
         self.operand, self.expected, self.found = operand, expected, found
+
+
+class DtypeError(KernelError, TypeError):
+    """An operand has a dtype that the operation does not take."""
+
+    code = "kernels.dtype"
+
+    def __init__(self, operand: str, *, expected: str, found: str) -> None:
+        super().__init__(f"{operand} must be {expected}, and it is {found}")
+        self.operand, self.expected, self.found = operand, expected, found
+
+
+class BackendError(KernelError):
+    """The named back end cannot do this here; no other is taken in its place."""
+
+    code = "kernels.backend"

@@ -8,6 +8,7 @@ once, on its way out. Grouped shrink and expand follow Punica (arXiv:2310.18547)
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from loractl_kernels.errors import ShapeError
+from loractl_kernels.operands import Adapters, Routing, Shrunk
 
 SWIGLU_OAI_ALPHA = 1.702
 SWIGLU_OAI_LIMIT = 7.0
@@ -32,6 +34,105 @@ class Gate(StrEnum):
     GELU = "gelu"
     GELU_TANH = "gelu_tanh"
     SWIGLU_OAI = "swiglu_oai"
+
+
+@dataclass(frozen=True, slots=True)
+class Gating:
+    """An activation of gate and up, with its numbers; see `Gate` and `gated_activation`."""
+
+    gate: Gate
+    alpha: float = SWIGLU_OAI_ALPHA
+    limit: float = SWIGLU_OAI_LIMIT
+    beta: float = 1.0
+
+    @property
+    def is_interleaved(self) -> bool:
+        """Whether gate lies in the even columns and up in the odd ones."""
+        return self.gate is Gate.SWIGLU_OAI
+
+    def __call__(self, gate_up: Tensor) -> Tensor:
+        """Return `gated_activation` of [rows, 2 * intermediate]."""
+        return gated_activation(gate_up, self.gate, alpha=self.alpha, limit=self.limit, beta=self.beta)
+
+
+def shrink(x: Tensor, adapters: Adapters, routing: Routing, row_of_pair: Tensor | None) -> Shrunk:
+    """Return [pairs, columns] fp32 rank vectors, 0 for pairs without an adapter; see `ops.shrink`."""
+    values = torch.zeros(routing.pairs, adapters.columns, device=x.device)
+    is_per_token = x.shape[0] == routing.tokens and routing.top_k > 1
+    for key, pairs in _groups(_pair_keys(routing)):
+        slot, expert = divmod(key, routing.experts)
+        rows = pairs // routing.top_k if is_per_token else pairs if row_of_pair is None else row_of_pair[pairs].long()
+        rank = _true_rank(adapters, slot)
+        for index, a in enumerate(adapters.a):
+            start = index * adapters.rank
+            values[pairs, start : start + rank] = x[rows].float() @ a[slot, expert, :rank].float().t()
+    return Shrunk(values)
+
+
+def expand_add(
+    y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, pair_weight: Tensor | None
+) -> None:
+    """Add each pair's delta to [pairs, out_features] `y` in place; see `ops.expand_add`."""
+    for pairs, delta in _deltas(shrunk, adapters, routing, is_interleaved=False):
+        weighted = delta if pair_weight is None else delta * pair_weight.flatten()[pairs, None].float()
+        y[pairs] = (y[pairs].float() + weighted).to(y.dtype)
+
+
+def expand_activate(
+    out: Tensor,
+    y: Tensor,
+    shrunk: Shrunk,
+    adapters: Adapters,
+    routing: Routing,
+    gating: Gating,
+    row_of_pair: Tensor | None,
+) -> None:
+    """Write the activation of `y` plus delta into [pairs, intermediate] `out`; see `ops.expand_activate`."""
+    gate_up = y.clone()
+    for pairs, delta in _deltas(shrunk, adapters, routing, is_interleaved=gating.is_interleaved):
+        rows = pairs if row_of_pair is None else row_of_pair[pairs].long()
+        gate_up[rows] = (y[rows].float() + delta).to(y.dtype)
+    out.copy_(gating(gate_up))
+
+
+def expand_sum(
+    out: Tensor, y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, pair_weight: Tensor | None
+) -> None:
+    """Write the sum over k of `y` plus delta into [tokens, out_features] `out`; see `ops.expand_sum`."""
+    expand_add(y, shrunk, adapters, routing, pair_weight)
+    is_routed = (routing.topk_ids >= 0).unsqueeze(-1)
+    out.copy_(sum_top_k(torch.where(is_routed, y.view(routing.tokens, routing.top_k, -1), 0)))
+
+
+def _deltas(
+    shrunk: Shrunk, adapters: Adapters, routing: Routing, *, is_interleaved: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the pairs of each (slot, expert) with their [pairs, out_features] fp32 deltas.
+
+    The slices of a two-slice stack are gate and up: interleaved where the layer's columns are, else one after the other.
+    """
+    for key, pairs in _groups(_pair_keys(routing)):
+        slot, expert = divmod(key, routing.experts)
+        rank = _true_rank(adapters, slot)
+        parts = [
+            shrunk.values[pairs, index * adapters.rank : index * adapters.rank + rank]
+            @ b[slot, expert, :, :rank].float().t()
+            for index, b in enumerate(adapters.b)
+        ]
+        yield pairs, torch.stack(parts, dim=-1).flatten(1) if is_interleaved else torch.cat(parts, dim=-1)
+
+
+def _pair_keys(routing: Routing) -> Tensor:
+    """Return [pairs] slot * experts + expert, -1 where a pair has no adapter, no expert, or a slot that is off."""
+    slot = routing.token_slot.long().repeat_interleave(routing.top_k)
+    expert = routing.topk_ids.long().flatten()
+    has_slot = (slot >= 0) & (slot < routing.slots) & (expert >= 0) & (expert < routing.experts)
+    is_on = routing.slot_enabled.long()[slot.clamp(0, routing.slots - 1)] != 0
+    return torch.where(has_slot & is_on, slot * routing.experts + expert, -1)
+
+
+def _true_rank(adapters: Adapters, slot: int) -> int:
+    return adapters.rank if adapters.ranks is None else int(adapters.ranks[slot])
 
 
 def add_routed_delta(

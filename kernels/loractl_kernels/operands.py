@@ -1,0 +1,196 @@
+"""What the operations work on: stacked adapters, the routing of a batch, and the memory that is set aside once.
+
+A *pair* is one (token, k): pair ``p`` belongs to token ``p // top_k``. A *slot* is the index of a loaded adapter in the
+stacks, and -1 is the base model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from loractl_kernels.errors import DtypeError, ShapeError
+
+MAX_RANK = 128
+"""The largest rank that the Triton kernels hold in registers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Adapters:
+    """The adapters of one projection of a layer, stacked by slot.
+
+    A projection has one slice, or two where gate and up have an A of their own (``2D`` adapters).
+
+    Attributes:
+        a: Per slice [slots, experts, rank, in_features]. An expert stride of 0 is an A that all experts share.
+        b: Per slice [slots, experts, out_features, rank], the scale ``alpha / rank`` already in it. Slice j belongs to
+            the j-th part of the output's columns.
+        ranks: [slots] int32 on the same device, each slot's true rank; None where every slot is as wide as the stack.
+            What lies beyond it is never read.
+    """
+
+    a: tuple[Tensor, ...]
+    b: tuple[Tensor, ...]
+    ranks: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        """Check the stacks against each other.
+
+        Raises:
+            ShapeError: They disagree; the message names both shapes.
+            DtypeError: They are not of one dtype.
+        """
+        if not 1 <= len(self.a) <= 2 or len(self.a) != len(self.b):
+            raise ShapeError("a and b", expected="one or two slices each", found=(len(self.a), len(self.b)))
+        first_a, first_b = self.a[0], self.b[0]
+        if first_a.dim() != 4:
+            raise ShapeError("a[0]", expected="[slots, experts, rank, in_features]", found=tuple(first_a.shape))
+        slots, experts, rank, _ = first_a.shape
+        for index, (a, b) in enumerate(zip(self.a, self.b, strict=True)):
+            if a.shape != first_a.shape:
+                raise ShapeError(f"a[{index}]", expected=f"{list(first_a.shape)} like a[0]", found=tuple(a.shape))
+            if b.dim() != 4 or (*b.shape[:2], b.shape[3]) != (slots, experts, rank):
+                expected = f"[{slots}, {experts}, out_features, {rank}] to match a {list(a.shape)}"
+                raise ShapeError(f"b[{index}]", expected=expected, found=tuple(b.shape))
+            if b.shape != first_b.shape:
+                raise ShapeError(f"b[{index}]", expected=f"{list(first_b.shape)} like b[0]", found=tuple(b.shape))
+            if {a.dtype, b.dtype} != {first_a.dtype}:
+                raise DtypeError(f"a[{index}], b[{index}]", expected=str(first_a.dtype), found=f"{a.dtype}, {b.dtype}")
+        if self.ranks is not None and (tuple(self.ranks.shape) != (slots,) or self.ranks.dtype != torch.int32):
+            raise ShapeError("ranks", expected=f"[{slots}] of int32", found=tuple(self.ranks.shape))
+
+    @property
+    def slots(self) -> int:
+        """How many adapters fit."""
+        return self.a[0].shape[0]
+
+    @property
+    def experts(self) -> int:
+        """How many experts the layer has."""
+        return self.a[0].shape[1]
+
+    @property
+    def rank(self) -> int:
+        """Rank of the stack: the largest that a slot may have."""
+        return self.a[0].shape[2]
+
+    @property
+    def columns(self) -> int:
+        """Columns of a shrunk row: one rank vector a slice."""
+        return len(self.a) * self.rank
+
+    @property
+    def in_features(self) -> int:
+        """Columns of the input."""
+        return self.a[0].shape[3]
+
+    @property
+    def out_features(self) -> int:
+        """Columns of the output, all slices together."""
+        return len(self.b) * self.b[0].shape[2]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scratch:
+    """Device memory for one batch at a time, set aside once, so that the hot path allocates nothing.
+
+    One scratch serves all layers of a model, one after the other on a stream. What it holds between two calls means
+    nothing: every kernel writes what the next reads.
+
+    Attributes:
+        max_pairs: Largest batch that fits, in pairs.
+        ints: int32, the plan of `route`.
+        shrunk: float32, rank vectors of w13 and of w2, each `max_pairs * max_columns` elements or their partial sums.
+    """
+
+    max_pairs: int
+    max_keys: int
+    max_columns: int
+    ints: Tensor
+    shrunk: Tensor
+
+    @classmethod
+    def allocate(
+        cls, *, max_tokens: int, top_k: int, experts: int, slots: int, max_columns: int, device: torch.device | str
+    ) -> Self:
+        """Set memory aside for batches of up to `max_tokens` tokens and adapters of up to `max_columns` columns."""
+        pairs, keys = max_tokens * top_k, slots * experts
+        ints = torch.empty(plan_ints(pairs, keys), dtype=torch.int32, device=device)
+        shrunk = torch.empty(2, shrunk_floats(pairs, max_columns), dtype=torch.float32, device=device)
+        return cls(pairs, keys, max_columns, ints, shrunk)
+
+
+SMALL_PAIRS = 256
+"""Up to this many pairs a batch is *small*: each pair finds its group by itself, and no plan is made."""
+TILE_ROWS = 32
+"""Rows of a tile of a planned batch: pairs of one adapter and one expert."""
+HIST_PAIRS = 256
+"""Pairs that one program of the planner counts."""
+MAX_CHUNKS = 8
+"""Into how many parts the sum of a shrink is split, at most."""
+
+
+def plan_ints(pairs: int, keys: int) -> int:
+    """Return how many int32 the plan of `pairs` pairs over `keys` (slot, expert) keys needs."""
+    histograms = -(-pairs // HIST_PAIRS) * (keys + 1)
+    return histograms + 2 * (keys + 2) + pairs + 3 * tile_bound(pairs, keys) + 8
+
+
+def tile_bound(pairs: int, keys: int) -> int:
+    """Return how many tiles `pairs` pairs can fill at most."""
+    return pairs // TILE_ROWS + min(pairs, keys + 1)
+
+
+def shrunk_floats(pairs: int, columns: int) -> int:
+    """Return how many float32 hold the rank vectors of `pairs` pairs, or the partial sums of a small batch."""
+    return max(pairs * columns, min(pairs, SMALL_PAIRS) * MAX_CHUNKS * columns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Routing:
+    """Which expert and which adapter each pair of a batch goes to; made by `loractl_kernels.ops.route`.
+
+    Attributes:
+        topk_ids: [tokens, top_k] integer expert of each pair, -1 for none.
+        token_slot: [tokens] integer slot of each token; -1 for the base model.
+        slot_enabled: [slots] or longer, integer; a slot whose entry is 0 does no work.
+        experts: Experts of the layer.
+        slots: Slots of the stacks; a `token_slot` of this or more is the base model.
+        scratch: Where the kernels keep their plan and rank vectors; None for the reference.
+    """
+
+    topk_ids: Tensor
+    token_slot: Tensor
+    slot_enabled: Tensor
+    experts: int
+    slots: int
+    scratch: Scratch | None
+
+    @property
+    def tokens(self) -> int:
+        """Rows of the batch."""
+        return self.topk_ids.shape[0]
+
+    @property
+    def top_k(self) -> int:
+        """Experts a token goes to."""
+        return self.topk_ids.shape[1]
+
+    @property
+    def pairs(self) -> int:
+        """Tokens times `top_k`."""
+        return self.topk_ids.numel()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shrunk:
+    """Rank vectors of every pair that has an adapter: ``A[s, e] @ x``, in the layout of the back end that made them.
+
+    Attributes:
+        values: The reference: [pairs, columns] fp32. Triton: memory of the scratch.
+    """
+
+    values: Tensor
