@@ -146,7 +146,42 @@ def tile_bound(pairs: int, keys: int) -> int:
 
 def shrunk_floats(pairs: int, columns: int) -> int:
     """Return how many float32 hold the rank vectors of `pairs` pairs, or the partial sums of a small batch."""
-    return max(pairs * columns, min(pairs, SMALL_PAIRS) * MAX_CHUNKS * columns)
+    return max(pairs, SMALL_PAIRS * MAX_CHUNKS) * columns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A large batch in order of adapter and expert, int32 in a scratch.
+
+    A *key* is ``slot * experts + expert``, and the last one, of pairs without an adapter, is ``slots * experts``. A tile
+    is up to TILE_ROWS pairs of one key.
+
+    Attributes:
+        tile_counts: [8]; how many tiles have an adapter, how many there are.
+        histograms: [blocks, keys + 1] pairs of each key before each block of HIST_PAIRS.
+        group_start: [keys + 2] where each key's pairs start in `ordered`.
+        tile_start: [keys + 2] where each key's tiles start.
+        ordered: [pairs] the pairs in order of key, and in their own order within it.
+        tile_key: [tiles] key of each tile, -1 for pairs without an adapter.
+        tile_first: [tiles] where the tile starts in `ordered`.
+        tile_rows: [tiles] how many pairs it has.
+    """
+
+    tile_counts: Tensor
+    histograms: Tensor
+    group_start: Tensor
+    tile_start: Tensor
+    ordered: Tensor
+    tile_key: Tensor
+    tile_first: Tensor
+    tile_rows: Tensor
+
+    @classmethod
+    def within(cls, scratch: Scratch, pairs: int, keys: int) -> Self:
+        """Return where the plan of `pairs` pairs over `keys` keys lies in `scratch`."""
+        blocks, tiles = -(-pairs // HIST_PAIRS), tile_bound(pairs, keys)
+        sizes = (8, blocks * (keys + 1), keys + 2, keys + 2, pairs, tiles, tiles, tiles)
+        return cls(*scratch.ints[: sum(sizes)].split(sizes))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -160,6 +195,7 @@ class Routing:
         experts: Experts of the layer.
         slots: Slots of the stacks; a `token_slot` of this or more is the base model.
         scratch: Where the kernels keep their plan and rank vectors; None for the reference.
+        plan: Where in the scratch the plan lies; None for a small batch and for the reference.
     """
 
     topk_ids: Tensor
@@ -167,7 +203,8 @@ class Routing:
     slot_enabled: Tensor
     experts: int
     slots: int
-    scratch: Scratch | None
+    scratch: Scratch | None = None
+    plan: Plan | None = None
 
     @property
     def tokens(self) -> int:

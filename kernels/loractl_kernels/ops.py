@@ -72,15 +72,13 @@ def route(
         if operand.dtype not in (torch.int32, torch.int64):
             raise DtypeError(name, expected="int32 or int64", found=str(operand.dtype))
     if backend is Backend.REFERENCE:
-        return Routing(topk_ids, token_slot, slot_enabled, experts, slots, None)
+        return Routing(topk_ids, token_slot, slot_enabled, experts, slots)
     if scratch is None:
         raise BackendError("the Triton back end needs a scratch: Scratch.allocate(...)")
     if topk_ids.numel() > scratch.max_pairs or experts * slots > scratch.max_keys:
         fits = f"at most {scratch.max_pairs} pairs over {scratch.max_keys} (slot, expert) keys, as its scratch is"
         raise ShapeError("topk_ids", expected=fits, found=(*topk_ids.shape, experts * slots))
-    routing = Routing(topk_ids, token_slot, slot_enabled, experts, slots, scratch)
-    _triton().plan(routing)
-    return routing
+    return _triton().plan(Routing(topk_ids, token_slot, slot_enabled, experts, slots, scratch))
 
 
 def shrink(

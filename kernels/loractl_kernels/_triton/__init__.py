@@ -1,0 +1,1 @@
+"""The operations in Triton, for NVIDIA GPUs; imported by `loractl_kernels.ops` when it is asked for."""
