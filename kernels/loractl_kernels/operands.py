@@ -123,25 +123,39 @@ class Scratch:
         return cls(pairs, keys, max_columns, ints, shrunk)
 
 
-SMALL_PAIRS = 256
-"""Up to this many pairs a batch is *small*: each pair finds its group by itself, and no plan is made."""
+SMALL_PAIRS = 1024
+"""Up to this many pairs a batch is *small*: a shrink is spread over programs, which leave partial sums."""
+SMALL_ROWS = 16
+"""Rows of a tile of a small batch."""
 TILE_ROWS = 32
-"""Rows of a tile of a planned batch: pairs of one adapter and one expert."""
+"""Rows of a tile of a larger one."""
+RANKED_PAIRS = 256
+"""Up to this many pairs one program plans a batch."""
 HIST_PAIRS = 256
-"""Pairs that one program of the planner counts."""
+"""Pairs that one program of the planner for more counts."""
 MAX_CHUNKS = 8
 """Into how many parts the sum of a shrink is split, at most."""
 
 
-def plan_ints(pairs: int, keys: int) -> int:
-    """Return how many int32 the plan of `pairs` pairs over `keys` (slot, expert) keys needs."""
-    histograms = -(-pairs // HIST_PAIRS) * (keys + 1)
-    return histograms + 2 * (keys + 2) + pairs + 3 * tile_bound(pairs, keys) + 8
+def rows_of_tile(pairs: int) -> int:
+    """Return how many pairs a tile of a batch of `pairs` pairs has at most."""
+    return SMALL_ROWS if pairs <= SMALL_PAIRS else TILE_ROWS
 
 
 def tile_bound(pairs: int, keys: int) -> int:
-    """Return how many tiles `pairs` pairs can fill at most."""
-    return pairs // TILE_ROWS + min(pairs, keys + 1)
+    """Return how many tiles `pairs` pairs over `keys` keys can fill at most."""
+    return pairs // rows_of_tile(pairs) + min(pairs, keys + 1)
+
+
+def plan_ints(pairs: int, keys: int) -> int:
+    """Return how many int32 hold the plan of any batch of up to `pairs` pairs over `keys` (slot, expert) keys."""
+    return max(sum(_plan_sizes(size, keys)) for size in (pairs, min(pairs, SMALL_PAIRS)))
+
+
+def _plan_sizes(pairs: int, keys: int) -> tuple[int, ...]:
+    tiles = tile_bound(pairs, keys)
+    histograms = -(-pairs // HIST_PAIRS) * (keys + 1)
+    return (8, histograms, keys + 2, keys + 2, tiles, tiles, tiles * rows_of_tile(pairs))
 
 
 def shrunk_floats(pairs: int, columns: int) -> int:
@@ -151,36 +165,33 @@ def shrunk_floats(pairs: int, columns: int) -> int:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A large batch in order of adapter and expert, int32 in a scratch.
+    """A batch cut into tiles, each of pairs of one adapter and one expert; int32 in a scratch.
 
-    A *key* is ``slot * experts + expert``, and the last one, of pairs without an adapter, is ``slots * experts``. A tile
-    is up to TILE_ROWS pairs of one key.
+    A *key* is ``slot * experts + expert``, and the last one, of pairs without an adapter, is ``slots * experts``. Tiles
+    are in order of key, so those without an adapter come last.
 
     Attributes:
         tile_counts: [8]; how many tiles have an adapter, how many there are.
         histograms: [blocks, keys + 1] pairs of each key before each block of HIST_PAIRS.
-        group_start: [keys + 2] where each key's pairs start in `ordered`.
-        tile_start: [keys + 2] where each key's tiles start.
-        ordered: [pairs] the pairs in order of key, and in their own order within it.
+        group_start: [keys + 2] how many pairs there are of the keys before each.
+        tile_start: [keys + 2] how many tiles there are of the keys before each.
         tile_key: [tiles] key of each tile, -1 for pairs without an adapter.
-        tile_first: [tiles] where the tile starts in `ordered`.
         tile_rows: [tiles] how many pairs it has.
+        tile_pairs: [tiles, rows] its pairs, in their order in the batch.
     """
 
     tile_counts: Tensor
     histograms: Tensor
     group_start: Tensor
     tile_start: Tensor
-    ordered: Tensor
     tile_key: Tensor
-    tile_first: Tensor
     tile_rows: Tensor
+    tile_pairs: Tensor
 
     @classmethod
     def within(cls, scratch: Scratch, pairs: int, keys: int) -> Self:
         """Return where the plan of `pairs` pairs over `keys` keys lies in `scratch`."""
-        blocks, tiles = -(-pairs // HIST_PAIRS), tile_bound(pairs, keys)
-        sizes = (8, blocks * (keys + 1), keys + 2, keys + 2, pairs, tiles, tiles, tiles)
+        sizes = _plan_sizes(pairs, keys)
         return cls(*scratch.ints[: sum(sizes)].split(sizes))
 
 
@@ -195,7 +206,7 @@ class Routing:
         experts: Experts of the layer.
         slots: Slots of the stacks; a `token_slot` of this or more is the base model.
         scratch: Where the kernels keep their plan and rank vectors; None for the reference.
-        plan: Where in the scratch the plan lies; None for a small batch and for the reference.
+        plan: Where in the scratch the plan lies; None for the reference.
     """
 
     topk_ids: Tensor

@@ -1,7 +1,8 @@
-"""The outer product of a LoRA, ``B[s, e] @ shrunk``, added to the base's result: kernels for small and planned batches.
+"""The outer product of a LoRA, ``B[s, e] @ shrunk``, added to the base's result, alone or with the sum over k.
 
 A delta is a product in fp32, added to the base's value in fp32 and rounded once. Rows without an adapter are not
-touched. The kernels that also activate are in `activating.py`, those that sum over k in `summing.py`.
+touched. A sum over k adds a token's pairs in order in fp32, each rounded to the model's dtype first, as when the sum had
+a kernel of its own.
 """
 
 from __future__ import annotations
@@ -9,40 +10,22 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from loractl_kernels._triton.tiles import (
-    let_next_start,
-    load_b,
-    small_tile,
-    sum_partials,
-    true_rank,
-    wait_for_inputs,
-)
+from loractl_kernels._triton.tiles import begin, groups_of, load_b, load_vectors, tile_of, true_rank
 
 
 @triton.jit
-def add_rows(y, weight, delta, pairs, is_row, columns, is_column, stride_y, HAS_WEIGHT: tl.constexpr):
-    """Add [ROWS, BLOCK_N] fp32 `delta`, times the pairs' weights, to rows `pairs` of y."""
-    if HAS_WEIGHT:
-        delta *= tl.load(weight + pairs, mask=is_row, other=0.0).to(tl.float32)[:, None]
-    at = y + pairs[:, None].to(tl.int64) * stride_y + columns[None, :]
-    mask = is_row[:, None] & is_column[None, :]
-    base = tl.load(at, mask=mask, other=0.0)
-    tl.store(at, (base.to(tl.float32) + delta).to(y.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def block_columns(block, N: tl.constexpr, BLOCK_N: tl.constexpr):
+def _block_columns(block, N: tl.constexpr, BLOCK_N: tl.constexpr):
     """Return the slice that a block of columns belongs to, and its [BLOCK_N] columns there."""
     blocks: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     return block // blocks, (block % blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
 
 
 @triton.jit
-def load_block(
+def _load_block(
     b0, b1, block, offsets_r, stride_out, rank, N: tl.constexpr, SLICES: tl.constexpr, BLOCK_N: tl.constexpr
 ):
     """Return B's part for a block of columns; all 0, and nothing read, for a block beyond the last."""
-    piece, columns = block_columns(block, N, BLOCK_N)
+    piece, columns = _block_columns(block, N, BLOCK_N)
     b = b0
     if SLICES == 2:
         if piece == 1:
@@ -50,67 +33,115 @@ def load_block(
     return load_b(b, columns, offsets_r, stride_out, rank, columns < tl.where(piece < SLICES, N, 0))
 
 
-@triton.jit(do_not_specialize=["num_pairs"])
-def expand_small(
-    y, partial, b0, b1, ranks, ids, slots, enabled, weight, num_pairs,
+@triton.jit
+def expand(
+    y, shrunk, b0, b1, ranks, tile_key, tile_rows, tile_pairs, tile_counts, weight,
     stride_y, stride_slot, stride_expert, stride_out,
-    EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr,
-    SLICES: tl.constexpr, HAS_RANKS: tl.constexpr, HAS_WEIGHT: tl.constexpr, CHUNKS: tl.constexpr,
-    STRIDE_CHUNK: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr,
-    ROWS: tl.constexpr, USE_PDL: tl.constexpr,
+    EXPERTS: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, HAS_RANKS: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr, CHUNKS: tl.constexpr, STRIDE_CHUNK: tl.constexpr, BLOCK_R: tl.constexpr,
+    BLOCK_N: tl.constexpr, ROWS: tl.constexpr, USE_PDL: tl.constexpr,
 ):  # fmt: skip
-    """Add the deltas of one tile: program (pair, i) takes every num_programs(1)-th block of columns; N is per slice."""
-    pair = tl.program_id(0)
-    key, pairs, count = small_tile(pair, ids, slots, enabled, num_pairs, EXPERTS, SLOTS, TOP_K, BLOCK_P, ROWS)
-    if (key < 0) | (count == 0):
-        return
-    slot = key // EXPERTS
-    is_row = tl.arange(0, ROWS) < count
-    offsets_r = tl.arange(0, BLOCK_R)
-    rank = true_rank(ranks, slot, RANK, HAS_RANKS)
-    at_b = slot.to(tl.int64) * stride_slot + (key % EXPERTS).to(tl.int64) * stride_expert
+    """Add the deltas of all tiles with an adapter to y; N is per slice."""
+    begin(USE_PDL)
     blocks: tl.constexpr = SLICES * ((N + BLOCK_N - 1) // BLOCK_N)
-    step = tl.num_programs(1)
-    part = load_block(b0 + at_b, b1 + at_b, tl.program_id(1), offsets_r, stride_out, rank, N, SLICES, BLOCK_N)
-    wait_for_inputs(USE_PDL)
-    columns_of: tl.constexpr = SLICES * RANK
-    first = sum_partials(partial, pairs, is_row, 0, offsets_r, RANK, columns_of, CHUNKS, STRIDE_CHUNK).to(part.dtype)
-    second = first
-    if SLICES == 2:
-        wide = sum_partials(partial, pairs, is_row, RANK, offsets_r, RANK, columns_of, CHUNKS, STRIDE_CHUNK)
-        second = wide.to(part.dtype)
-    for block in range(tl.program_id(1), blocks, step):
-        piece, columns = block_columns(block, N, BLOCK_N)
-        delta = tl.dot(tl.where(piece == 0, first, second), tl.trans(part))
-        part = load_block(b0 + at_b, b1 + at_b, block + step, offsets_r, stride_out, rank, N, SLICES, BLOCK_N)
-        add_rows(y + piece * N, weight, delta, pairs, is_row, columns, columns < N, stride_y, HAS_WEIGHT)
-    let_next_start(USE_PDL)
+    offsets_r = tl.arange(0, BLOCK_R)
+    tiles = tl.load(tile_counts)
+    groups = groups_of(tiles, blocks, tl.num_programs(0))
+    for item in range(tl.program_id(0), tiles * groups, tl.num_programs(0)):
+        key, pairs, is_row = tile_of(item // groups, tile_key, tile_rows, tile_pairs, ROWS)
+        group = item % groups
+        slot = key // EXPERTS
+        rank = true_rank(ranks, slot, RANK, HAS_RANKS)
+        at_b = slot.to(tl.int64) * stride_slot + (key % EXPERTS).to(tl.int64) * stride_expert
+        part = _load_block(b0 + at_b, b1 + at_b, group, offsets_r, stride_out, rank, N, SLICES, BLOCK_N)
+        columns_of: tl.constexpr = SLICES * RANK
+        first = load_vectors(shrunk, pairs, is_row, 0, offsets_r, rank, part.dtype, columns_of, CHUNKS, STRIDE_CHUNK)
+        second = first
+        if SLICES == 2:
+            second = load_vectors(
+                shrunk, pairs, is_row, RANK, offsets_r, rank, part.dtype, columns_of, CHUNKS, STRIDE_CHUNK
+            )
+        scale = tl.full([ROWS], 1.0, tl.float32)
+        if HAS_WEIGHT:
+            scale = tl.load(weight + pairs, mask=is_row, other=0.0).to(tl.float32)
+        rows = y + pairs[:, None].to(tl.int64) * stride_y
+        for block in range(group, blocks, groups):
+            piece, columns = _block_columns(block, N, BLOCK_N)
+            at = rows + (piece * N + columns)[None, :]
+            mask = is_row[:, None] & (columns < N)[None, :]
+            base = tl.load(at, mask=mask, other=0.0)
+            vector = first
+            if SLICES == 2:
+                vector = tl.where(piece == 0, first, second)
+            delta = tl.dot(vector, tl.trans(part))
+            part = _load_block(b0 + at_b, b1 + at_b, block + groups, offsets_r, stride_out, rank, N, SLICES, BLOCK_N)
+            if HAS_WEIGHT:
+                delta *= scale[:, None]
+            tl.store(at, (base.to(tl.float32) + delta).to(y.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def expand_tiled(
-    y, shrunk, b0, b1, ranks, ordered, tile_key, tile_first, tile_rows, tile_counts, weight,
-    stride_y, stride_slot, stride_expert, stride_out,
-    EXPERTS: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, HAS_RANKS: tl.constexpr,
-    HAS_WEIGHT: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr,
+def expand_and_sum(
+    out, y, shrunk, b0, ranks, ids, slots, enabled, weight,
+    stride_out_row, stride_y, stride_slot, stride_expert, stride_out,
+    EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr,
+    HAS_RANKS: tl.constexpr, HAS_WEIGHT: tl.constexpr, CHUNKS: tl.constexpr, STRIDE_CHUNK: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr, USE_PDL: tl.constexpr,
 ):  # fmt: skip
-    """Add the deltas of all tiles of a planned batch; N is per slice."""
-    blocks: tl.constexpr = SLICES * ((N + BLOCK_N - 1) // BLOCK_N)
+    """Write one block of columns of one token: program (token, block).
+
+    The rank vector of a pair fills all ROWS rows of the product, of which the first is kept: the same instruction as in
+    a tile of ROWS pairs, so the same bits.
+    """
+    begin(USE_PDL)
+    token = tl.program_id(0)
+    columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    is_column = columns < N
     offsets_r = tl.arange(0, BLOCK_R)
-    offsets_m = tl.arange(0, ROWS)
-    work = tl.load(tile_counts) * blocks
-    for item in range(tl.program_id(0), work, tl.num_programs(0)):
-        tile = item // blocks
-        piece, columns = block_columns(item % blocks, N, BLOCK_N)
-        key = tl.load(tile_key + tile)
-        place = tl.load(tile_first + tile) + offsets_m
-        is_row = offsets_m < tl.load(tile_rows + tile)
-        slot = key // EXPERTS
-        rank = true_rank(ranks, slot, RANK, HAS_RANKS)
-        pairs = tl.load(ordered + place, mask=is_row, other=0)
-        at_b = slot.to(tl.int64) * stride_slot + (key % EXPERTS).to(tl.int64) * stride_expert
-        part = load_block(b0 + at_b, b1 + at_b, item % blocks, offsets_r, stride_out, rank, N, SLICES, BLOCK_N)
-        at = shrunk + place[:, None].to(tl.int64) * (SLICES * RANK) + piece * RANK + offsets_r[None, :]
-        vector = tl.load(at, mask=is_row[:, None] & (offsets_r < RANK)[None, :], other=0.0)
-        delta = tl.dot(vector, tl.trans(part))
-        add_rows(y + piece * N, weight, delta, pairs, is_row, columns, columns < N, stride_y, HAS_WEIGHT)
+    row = tl.arange(0, ROWS)
+    slot = tl.load(slots + token).to(tl.int32)
+    is_on = tl.load(enabled + tl.maximum(slot, 0), mask=(slot >= 0) & (slot < SLOTS), other=0) != 0
+    slot = tl.where(is_on, slot, 0)
+    rank_of_slot = tl.where(is_on, true_rank(ranks, slot, RANK, HAS_RANKS), 0)
+    total = tl.zeros([BLOCK_N], tl.float32)
+    for k in tl.static_range(TOP_K):
+        pair = token * TOP_K + k
+        expert = tl.load(ids + pair).to(tl.int32)
+        is_routed = (expert >= 0) & (expert < EXPERTS)
+        expert = tl.where(is_routed, expert, 0)
+        rank = tl.where(is_routed, rank_of_slot, 0)
+        at_b = slot.to(tl.int64) * stride_slot + expert.to(tl.int64) * stride_expert
+        part = load_b(b0 + at_b, columns, offsets_r, stride_out, rank, is_column)
+        at = shrunk + pair.to(tl.int64) * RANK + offsets_r
+        vector = tl.load(at, mask=offsets_r < rank, other=0.0)
+        for chunk in tl.static_range(1, CHUNKS):
+            vector += tl.load(at + chunk * STRIDE_CHUNK, mask=offsets_r < rank, other=0.0)
+        vectors = tl.where((row >= 0)[:, None], vector.to(part.dtype)[None, :], 0.0).to(part.dtype)
+        product = tl.dot(vectors, tl.trans(part))
+        delta = tl.sum(tl.where((row == 0)[:, None], product, 0.0), axis=0)
+        if HAS_WEIGHT:
+            delta *= tl.load(weight + pair).to(tl.float32)
+        at_y = y + pair.to(tl.int64) * stride_y + columns
+        base = tl.load(at_y, mask=columns < tl.where(is_routed, N, 0), other=0.0)
+        updated = (base.to(tl.float32) + delta).to(base.dtype)
+        total += tl.where(rank > 0, updated, base).to(tl.float32)
+    tl.store(out + token.to(tl.int64) * stride_out_row + columns, total.to(out.dtype.element_ty), mask=is_column)
+
+
+@triton.jit
+def sum_pairs(
+    out, y, ids, stride_out_row, stride_y,
+    EXPERTS: tl.constexpr, TOP_K: tl.constexpr, N: tl.constexpr, BLOCK_N: tl.constexpr, USE_PDL: tl.constexpr,
+):  # fmt: skip
+    """Write one block of columns of one token from [pairs, N] y: program (token, block)."""
+    begin(USE_PDL)
+    token = tl.program_id(0)
+    columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    total = tl.zeros([BLOCK_N], tl.float32)
+    for k in tl.static_range(TOP_K):
+        pair = token * TOP_K + k
+        expert = tl.load(ids + pair)
+        mask = columns < tl.where((expert >= 0) & (expert < EXPERTS), N, 0)
+        total += tl.load(y + pair.to(tl.int64) * stride_y + columns, mask=mask, other=0.0).to(tl.float32)
+    at = out + token.to(tl.int64) * stride_out_row + columns
+    tl.store(at, total.to(out.dtype.element_ty), mask=columns < N)

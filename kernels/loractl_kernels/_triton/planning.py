@@ -1,4 +1,4 @@
-"""Kernels that sort a large batch by adapter and expert: a stable counting sort, and the list of its tiles.
+"""Kernels that cut a batch into tiles: one program for a few pairs, a stable counting sort for many.
 
 Counts are made with atomics, whose order leaves no trace in a count; places are computed, so the order is that of the
 pairs. Pairs without an adapter come last, under the key KEYS: an operation that leaves them alone stops before them.
@@ -9,24 +9,66 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from loractl_kernels._triton.tiles import pair_keys
+from loractl_kernels._triton.tiles import begin
 
 
 @triton.jit
-def _block_keys(
-    ids, slots, enabled, pairs, is_pair, EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr
-):
-    key = pair_keys(ids, slots, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
-    is_on = tl.load(enabled + tl.maximum(key, 0) // EXPERTS, mask=key >= 0, other=0) != 0
-    return tl.where(is_on, key, SLOTS * EXPERTS)
+def _keys(ids, slots, enabled, pairs, is_pair, EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr):
+    """Return slot * EXPERTS + expert of `pairs`; KEYS where there is no adapter, no expert, or a slot that is off."""
+    expert = tl.load(ids + pairs, mask=is_pair, other=-1).to(tl.int32)
+    slot = tl.load(slots + pairs // TOP_K, mask=is_pair, other=-1).to(tl.int32)
+    has_adapter = (slot >= 0) & (slot < SLOTS) & (expert >= 0) & (expert < EXPERTS)
+    is_on = tl.load(enabled + slot, mask=has_adapter, other=0) != 0
+    return tl.where(is_on, slot * EXPERTS + expert, SLOTS * EXPERTS)
+
+
+@triton.jit(do_not_specialize=["num_pairs"])
+def plan_few(
+    ids, slots, enabled, places, tile_key, tile_rows, tile_pairs, tile_counts, num_pairs,
+    EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    USE_PDL: tl.constexpr,
+):  # fmt: skip
+    """Plan up to BLOCK pairs with one program, by comparing each with each; `places` is [2 * BLOCK] of working memory."""
+    begin(USE_PDL)
+    keys: tl.constexpr = SLOTS * EXPERTS
+    pairs = tl.arange(0, BLOCK)
+    is_pair = pairs < num_pairs
+    key = _keys(ids, slots, enabled, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
+    lower = tl.zeros([BLOCK], tl.int32)
+    before = tl.zeros([BLOCK], tl.int32)
+    size = tl.zeros([BLOCK], tl.int32)
+    for start in tl.range(0, BLOCK, 16):
+        others = start + tl.arange(0, 16)
+        is_other = others < num_pairs
+        other = _keys(ids, slots, enabled, others, is_other, EXPERTS, SLOTS, TOP_K)
+        is_same = is_other[None, :] & (other[None, :] == key[:, None])
+        lower += tl.sum((is_other[None, :] & (other[None, :] < key[:, None])).to(tl.int32), axis=1)
+        before += tl.sum((is_same & (others[None, :] < pairs[:, None])).to(tl.int32), axis=1)
+        size += tl.sum(is_same.to(tl.int32), axis=1)
+    leads = is_pair & (before % ROWS == 0)
+    # Every pair's place in order of key, with a mark on those that lead a tile, for all to see.
+    tl.store(places + pairs, (lower + before) * 2 + leads.to(tl.int32), mask=is_pair)
+    tl.debug_barrier()
+    tile = tl.full([BLOCK], -1, tl.int32)
+    for start in tl.range(0, BLOCK, 16):
+        others = start + tl.arange(0, 16)
+        place = tl.load(places + others, mask=others < num_pairs, other=0)
+        is_leader = (place % 2 == 1)[None, :] & ((place // 2)[None, :] <= (lower + before)[:, None])
+        tile += tl.sum(is_leader.to(tl.int32), axis=1)
+    tl.store(tile_pairs + tile * ROWS + before % ROWS, pairs, mask=is_pair)
+    tl.store(tile_key + tile, tl.where(key < keys, key, -1), mask=leads)
+    tl.store(tile_rows + tile, tl.minimum(size - before, ROWS), mask=leads)
+    tl.store(tile_counts, tl.sum((leads & (key < keys)).to(tl.int32)))
+    tl.store(tile_counts + 1, tl.sum(leads.to(tl.int32)))
 
 
 @triton.jit(do_not_specialize=["num_pairs"])
 def count_keys(
     ids, slots, enabled, histograms, num_pairs,
-    EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr, BLOCK: tl.constexpr,
+    EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr, BLOCK: tl.constexpr, USE_PDL: tl.constexpr,
 ):  # fmt: skip
     """Write the histogram of keys of each block of BLOCK pairs, [blocks, KEYS + 1]."""
+    begin(USE_PDL)
     width: tl.constexpr = SLOTS * EXPERTS + 1
     row = histograms + tl.program_id(0) * width
     for start in range(0, width, 1024):
@@ -35,13 +77,16 @@ def count_keys(
     tl.debug_barrier()
     pairs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_pair = pairs < num_pairs
-    key = _block_keys(ids, slots, enabled, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
+    key = _keys(ids, slots, enabled, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
     tl.atomic_add(row + key, tl.full([BLOCK], 1, tl.int32), mask=is_pair, sem="relaxed")
 
 
 @triton.jit(do_not_specialize=["num_blocks"])
-def scan_blocks(histograms, totals, num_blocks, WIDTH: tl.constexpr, BLOCK_KEYS: tl.constexpr):
+def scan_blocks(
+    histograms, totals, num_blocks, WIDTH: tl.constexpr, BLOCK_KEYS: tl.constexpr, USE_PDL: tl.constexpr
+):
     """Turn each key's counts, block after block, into how many come before the block; write the totals, [WIDTH]."""
+    begin(USE_PDL)
     key = tl.program_id(0) * BLOCK_KEYS + tl.arange(0, BLOCK_KEYS)
     is_key = key < WIDTH
     total = tl.zeros([BLOCK_KEYS], tl.int32)
@@ -56,11 +101,14 @@ def scan_blocks(histograms, totals, num_blocks, WIDTH: tl.constexpr, BLOCK_KEYS:
 
 
 @triton.jit
-def scan_keys(totals, group_start, tile_start, tile_counts, WIDTH: tl.constexpr, ROWS: tl.constexpr):
+def scan_keys(
+    totals, group_start, tile_start, tile_counts, WIDTH: tl.constexpr, ROWS: tl.constexpr, USE_PDL: tl.constexpr
+):
     """Write where each key's pairs and tiles start, [WIDTH + 1] each; how many tiles have an adapter, and how many all.
 
     `totals` may be `tile_start`: each part is read before it is written.
     """
+    begin(USE_PDL)
     pairs_before = 0
     tiles_before = 0
     for start in range(0, WIDTH, 1024):
@@ -81,27 +129,27 @@ def scan_keys(totals, group_start, tile_start, tile_counts, WIDTH: tl.constexpr,
 
 @triton.jit(do_not_specialize=["num_pairs"])
 def place_pairs(
-    ids, slots, enabled, histograms, group_start, tile_start, ordered, tile_key, tile_first, tile_rows, num_pairs,
+    ids, slots, enabled, histograms, group_start, tile_start, tile_key, tile_rows, tile_pairs, num_pairs,
     EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr,
+    USE_PDL: tl.constexpr,
 ):  # fmt: skip
-    """Write the pairs in order of key, [pairs], and for each tile its key, first place and number of pairs."""
+    """Write the pairs of each tile, its key and how many pairs it has."""
+    begin(USE_PDL)
     keys: tl.constexpr = SLOTS * EXPERTS
     first_pair = tl.program_id(0) * BLOCK
     pairs = first_pair + tl.arange(0, BLOCK)
     is_pair = pairs < num_pairs
-    key = _block_keys(ids, slots, enabled, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
-    before = tl.zeros([BLOCK], tl.int32)
+    key = _keys(ids, slots, enabled, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
+    before = tl.load(histograms + tl.program_id(0) * (keys + 1) + key, mask=is_pair, other=0)
+    size = tl.load(group_start + key + 1, mask=is_pair, other=0) - tl.load(group_start + key, mask=is_pair, other=0)
+    first_tile = tl.load(tile_start + key, mask=is_pair, other=0)
     for start in range(0, BLOCK, 32):
         others = first_pair + start + tl.arange(0, 32)
-        other_key = _block_keys(ids, slots, enabled, others, others < num_pairs, EXPERTS, SLOTS, TOP_K)
+        other_key = _keys(ids, slots, enabled, others, others < num_pairs, EXPERTS, SLOTS, TOP_K)
         is_before = (other_key[None, :] == key[:, None]) & (others[None, :] < pairs[:, None])
         before += tl.sum(is_before.to(tl.int32), axis=1)
-    place = before + tl.load(histograms + tl.program_id(0) * (keys + 1) + key, mask=is_pair, other=0)
-    start = tl.load(group_start + key, mask=is_pair, other=0)
-    size = tl.load(group_start + key + 1, mask=is_pair, other=0) - start
-    tl.store(ordered + start + place, pairs, mask=is_pair)
-    leads = is_pair & (place % ROWS == 0)
-    tile = tl.load(tile_start + key, mask=leads, other=0) + place // ROWS
+    tile = first_tile + before // ROWS
+    tl.store(tile_pairs + tile * ROWS + before % ROWS, pairs, mask=is_pair)
+    leads = is_pair & (before % ROWS == 0)
     tl.store(tile_key + tile, tl.where(key < keys, key, -1), mask=leads)
-    tl.store(tile_first + tile, start + place, mask=leads)
-    tl.store(tile_rows + tile, tl.minimum(size - place, ROWS), mask=leads)
+    tl.store(tile_rows + tile, tl.minimum(size - before, ROWS), mask=leads)

@@ -1,4 +1,4 @@
-"""The inner product of a LoRA, ``A[s, e] @ x``: one kernel for small batches, one for planned ones.
+"""The inner product of a LoRA, ``A[s, e] @ x``: one kernel for small batches, one for larger ones.
 
 Both sum over K in the same chunks of CHUNK columns, fp32 within a chunk and then chunk after chunk, so that a pair's rank
 vector has the same bits in every batch. The small one spreads the chunks over programs and leaves partial sums; the
@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from loractl_kernels._triton.tiles import let_next_start, load_a, small_tile, true_rank, wait_for_inputs
+from loractl_kernels._triton.tiles import begin, load_a, tile_of, true_rank
 
 
 @triton.jit
@@ -23,25 +23,23 @@ def _input_rows(row_of_pair, pairs, is_row, TOP_K: tl.constexpr, PER_TOKEN: tl.c
         return pairs.to(tl.int64)
 
 
-@triton.jit(do_not_specialize=["num_pairs"])
+@triton.jit
 def shrink_small(
-    x, a0, a1, ranks, ids, slots, enabled, row_of_pair, partial, num_pairs,
+    x, a0, a1, ranks, tile_key, tile_rows, tile_pairs, tile_counts, row_of_pair, shrunk,
     stride_x, stride_slot, stride_expert, stride_rank,
-    EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr, K: tl.constexpr, RANK: tl.constexpr,
-    SLICES: tl.constexpr, PER_TOKEN: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_RANKS: tl.constexpr,
-    CHUNK: tl.constexpr, STRIDE_CHUNK: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr,
-    BLOCK_P: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr, USE_PDL: tl.constexpr,
+    EXPERTS: tl.constexpr, TOP_K: tl.constexpr, K: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr,
+    PER_TOKEN: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_RANKS: tl.constexpr, CHUNK: tl.constexpr,
+    STRIDE_CHUNK: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, ROWS: tl.constexpr,
+    STAGES: tl.constexpr, USE_PDL: tl.constexpr,
 ):  # fmt: skip
-    """Write partial sums of one chunk of K for one tile: program (pair, chunk); [chunks, pairs, SLICES * RANK] fp32."""
-    pair = tl.program_id(0)
+    """Write partial sums of one chunk of K for one tile: program (tile, chunk); [chunks, pairs, SLICES * RANK] fp32."""
+    begin(USE_PDL)
+    tile = tl.program_id(0)
     chunk = tl.program_id(1)
-    wait_for_inputs(USE_PDL)
-    let_next_start(USE_PDL)
-    key, pairs, count = small_tile(pair, ids, slots, enabled, num_pairs, EXPERTS, SLOTS, TOP_K, BLOCK_P, ROWS)
-    if (key < 0) | (count == 0):
+    if tile >= tl.load(tile_counts):
         return
+    key, pairs, is_row = tile_of(tile, tile_key, tile_rows, tile_pairs, ROWS)
     slot = key // EXPERTS
-    is_row = tl.arange(0, ROWS) < count
     rank = true_rank(ranks, slot, RANK, HAS_RANKS)
     rows = _input_rows(row_of_pair, pairs, is_row, TOP_K, PER_TOKEN, HAS_ROWS)
     at_a = slot.to(tl.int64) * stride_slot + (key % EXPERTS).to(tl.int64) * stride_expert
@@ -56,7 +54,7 @@ def shrink_small(
         first = tl.dot(inputs, tl.trans(load_a(a0 + at_a, offsets_r, offsets_k, stride_rank, rank, end)), first)
         if SLICES == 2:
             second = tl.dot(inputs, tl.trans(load_a(a1 + at_a, offsets_r, offsets_k, stride_rank, rank, end)), second)
-    at = partial + chunk * STRIDE_CHUNK + pairs[:, None] * (SLICES * RANK) + offsets_r[None, :]
+    at = shrunk + chunk * STRIDE_CHUNK + pairs[:, None] * (SLICES * RANK) + offsets_r[None, :]
     mask = is_row[:, None] & (offsets_r < RANK)[None, :]
     tl.store(at, first, mask=mask)
     if SLICES == 2:
@@ -65,22 +63,19 @@ def shrink_small(
 
 @triton.jit
 def shrink_tiled(
-    x, a0, a1, ranks, ordered, tile_key, tile_first, tile_rows, tile_counts, row_of_pair, shrunk,
+    x, a0, a1, ranks, tile_key, tile_rows, tile_pairs, tile_counts, row_of_pair, shrunk,
     stride_x, stride_slot, stride_expert, stride_rank,
     EXPERTS: tl.constexpr, TOP_K: tl.constexpr, K: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr,
-    PER_TOKEN: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_RANKS: tl.constexpr,
-    CHUNK: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr,
+    PER_TOKEN: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_RANKS: tl.constexpr, CHUNK: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr, USE_PDL: tl.constexpr,
 ):  # fmt: skip
-    """Write the rank vectors of all tiles, [pairs in order of key, SLICES * RANK] of x's dtype."""
+    """Write the rank vectors of all tiles, [pairs, SLICES * RANK] of x's dtype."""
+    begin(USE_PDL)
     offsets_r = tl.arange(0, BLOCK_R)
-    offsets_m = tl.arange(0, ROWS)
     for tile in range(tl.program_id(0), tl.load(tile_counts), tl.num_programs(0)):
-        key = tl.load(tile_key + tile)
-        place = tl.load(tile_first + tile) + offsets_m
-        is_row = offsets_m < tl.load(tile_rows + tile)
+        key, pairs, is_row = tile_of(tile, tile_key, tile_rows, tile_pairs, ROWS)
         slot = key // EXPERTS
         rank = true_rank(ranks, slot, RANK, HAS_RANKS)
-        pairs = tl.load(ordered + place, mask=is_row, other=0)
         rows = _input_rows(row_of_pair, pairs, is_row, TOP_K, PER_TOKEN, HAS_ROWS)
         at_a = slot.to(tl.int64) * stride_slot + (key % EXPERTS).to(tl.int64) * stride_expert
         first = tl.zeros([ROWS, BLOCK_R], tl.float32)
@@ -101,7 +96,7 @@ def shrink_tiled(
                 second_chunk = tl.dot(inputs, tl.trans(part), second_chunk)
                 second = tl.where(is_end, second + second_chunk, second)
                 second_chunk = tl.where(is_end, 0.0, second_chunk)
-        at = shrunk + place[:, None].to(tl.int64) * (SLICES * RANK) + offsets_r[None, :]
+        at = shrunk + pairs[:, None].to(tl.int64) * (SLICES * RANK) + offsets_r[None, :]
         mask = is_row[:, None] & (offsets_r < RANK)[None, :]
         tl.store(at, first.to(shrunk.dtype.element_ty), mask=mask)
         if SLICES == 2:

@@ -12,16 +12,14 @@ import triton.language as tl
 
 
 @triton.jit
-def wait_for_inputs(USE_PDL: tl.constexpr):
-    """Wait until the kernel before this one has finished; with programmatic dependent launch alone it may not have."""
+def begin(USE_PDL: tl.constexpr):
+    """Wait until the kernel before this one has finished, and let the next one be launched meanwhile.
+
+    With programmatic dependent launch a kernel may be resident before its predecessor has ended. Every kernel here waits
+    first, so nothing older can still be running either.
+    """
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
-
-
-@triton.jit
-def let_next_start(USE_PDL: tl.constexpr):
-    """Let the next kernel start now, so that its launch and what it reads ahead overlap with this one."""
-    if USE_PDL:
         tl.extra.cuda.gdc_launch_dependents()
 
 
@@ -35,32 +33,18 @@ def pair_keys(ids, slots, offsets, is_pair, EXPERTS: tl.constexpr, SLOTS: tl.con
 
 
 @triton.jit
-def small_tile(
-    pair, ids, slots, enabled, num_pairs,
-    EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr, BLOCK_P: tl.constexpr, ROWS: tl.constexpr,
-):  # fmt: skip
-    """Find the tile that `pair` leads in a small batch, without any plan.
+def tile_of(tile, tile_key, tile_rows, tile_pairs, ROWS: tl.constexpr):
+    """Return a tile's key, its [ROWS] pairs and which of them count."""
+    offsets = tl.arange(0, ROWS)
+    is_row = offsets < tl.load(tile_rows + tile)
+    # Read before the number of rows is known; what lies beyond it is never used.
+    return tl.load(tile_key + tile), tl.where(is_row, tl.load(tile_pairs + tile * ROWS + offsets), 0), is_row
 
-    Of the pairs with one key, every ROWS-th leads; the others have no work.
 
-    Returns:
-        key of the pair, -1 for none or a slot that is off; [ROWS] pairs of the tile; how many of them count, 0 where
-        `pair` leads no tile.
-    """
-    offsets = tl.arange(0, BLOCK_P)
-    is_pair = offsets < num_pairs
-    keys = pair_keys(ids, slots, offsets, is_pair, EXPERTS, SLOTS, TOP_K)
-    key = tl.sum(tl.where(offsets == pair, keys, 0))
-    is_same = is_pair & (keys == key)
-    position = tl.sum((is_same & (offsets < pair)).to(tl.int32))
-    rank = tl.cumsum(is_same.to(tl.int32), 0) - 1 - position
-    total = tl.sum(is_same.to(tl.int32)) - position
-    row = tl.arange(0, ROWS)
-    is_row = is_same[None, :] & (rank[None, :] == row[:, None])
-    pairs = tl.sum(tl.where(is_row, offsets[None, :], 0), axis=1)
-    count = tl.where(position % ROWS == 0, tl.minimum(total, ROWS), 0)
-    is_on = tl.load(enabled + tl.maximum(key, 0) // EXPERTS, mask=key >= 0, other=0) != 0
-    return tl.where(is_on, key, -1), pairs, count
+@triton.jit
+def groups_of(tiles, blocks, programs):
+    """Return over how many programs the blocks of columns of each tile are spread, so that all have work."""
+    return tl.minimum(blocks, tl.maximum(programs // tl.maximum(tiles, 1), 1))
 
 
 @triton.jit
@@ -87,50 +71,29 @@ def load_b(b, offsets_n, offsets_r, stride_out, rank, is_column):
 
 
 @triton.jit
-def sum_partials(
-    partial, pairs, is_row, first_column, offsets_r,
-    RANK: tl.constexpr, COLUMNS: tl.constexpr, CHUNKS: tl.constexpr, STRIDE_CHUNK: tl.constexpr,
+def load_vectors(
+    shrunk, pairs, is_row, first_column, offsets_r, rank, dtype: tl.constexpr,
+    COLUMNS: tl.constexpr, CHUNKS: tl.constexpr, STRIDE_CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Return [ROWS, BLOCK_R] fp32 rank vectors: the chunks' partial sums in their order."""
-    mask = is_row[:, None] & (offsets_r < RANK)[None, :]
-    at = partial + pairs[:, None] * COLUMNS + first_column + offsets_r[None, :]
+    """Return the [pairs, BLOCK_R] rank vectors of dtype; of CHUNKS > 0 partial sums, added in their order."""
+    mask = is_row[:, None] & (offsets_r < rank)[None, :]
+    at = shrunk + pairs.to(tl.int64)[:, None] * COLUMNS + first_column + offsets_r[None, :]
     total = tl.load(at, mask=mask, other=0.0)
     for chunk in tl.static_range(1, CHUNKS):
         total += tl.load(at + chunk * STRIDE_CHUNK, mask=mask, other=0.0)
-    return total
+    return total.to(dtype)
 
 
 @triton.jit
-def gate_and_up(gate, up, alpha, limit, beta, SWIGLU_OAI: tl.constexpr, PRECISE: tl.constexpr):
-    """Return the activation of gate and up (both of the model's dtype), rounded where vLLM's CUDA kernels round.
-
-    PRECISE takes the exponential and the division that nvcc takes without fast math.
-    """
+def gate_and_up(gate, up, alpha, limit, beta, SWIGLU_OAI: tl.constexpr):
+    """Return the activation of gate and up (both of the model's dtype), rounded where vLLM's CUDA kernels round."""
     dtype = gate.dtype
-    wide_gate = gate.to(tl.float32)
-    wide_up = up.to(tl.float32)
+    gate = gate.to(tl.float32)
+    up = up.to(tl.float32)
     if SWIGLU_OAI:
-        wide_gate = tl.minimum(wide_gate, limit)
-        wide_up = tl.maximum(tl.minimum(wide_up, limit), -limit)
-        return divide((wide_up + beta) * wide_gate, 1.0 + exponential(-wide_gate * alpha, PRECISE), PRECISE).to(dtype)
+        gate = tl.minimum(gate, limit)
+        up = tl.maximum(tl.minimum(up, limit), -limit)
+        return ((up + beta) * gate / (1.0 + tl.exp(-gate * alpha))).to(dtype)
     else:
-        silu = divide(wide_gate, 1.0 + exponential(-wide_gate, PRECISE), PRECISE).to(dtype)
-        return (silu.to(tl.float32) * wide_up).to(dtype)
-
-
-@triton.jit
-def exponential(x, PRECISE: tl.constexpr):
-    """Return e to the x."""
-    if PRECISE:
-        return tl.extra.cuda.libdevice.exp(x)
-    else:
-        return tl.exp(x)
-
-
-@triton.jit
-def divide(x, y, PRECISE: tl.constexpr):
-    """Return x / y."""
-    if PRECISE:
-        return tl.div_rn(x, y)
-    else:
-        return x / y
+        silu = (gate / (1.0 + tl.exp(-gate))).to(dtype)
+        return (silu.to(tl.float32) * up).to(dtype)
