@@ -10,10 +10,10 @@ PACKAGES := loractl kernels registry
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint format types docs generate bench-cli bench-gateway clean
+.PHONY: help setup demo serve test lint format types docs generate bench-cli bench-gateway bench-kernels-report clean
 
 help:  ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-21s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(READY): $(INPUTS)
 	scripts/setup.sh $(ENGINE)
@@ -56,6 +56,9 @@ bench-cli: $(READY_TEST)  ## Time the commands on a registry of 10 000 versions
 
 bench-gateway: $(READY_TEST)  ## Time the gateway at 200 concurrent streams on a fake engine
 	$(BIN)/python benchmarks/gateway.py
+
+bench-kernels-report: $(READY_TEST)  ## Rewrite docs/benchmarks-kernels.md and its plots from the raw rows
+	$(BIN)/python kernels/benchmarks/report.py
 
 clean:  ## Remove .venv and everything built
 	rm -rf .venv site .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -15,7 +15,7 @@ HEAD = """# Benchmarks
 
 Every number here is computed from raw rows in `benchmarks/results/` by `python benchmarks/report.py`; nothing is
 typed by hand. `make bench-cli` and `make bench-gateway` measure again. The budgets are those of a two-core machine.
-There is no GPU benchmark yet: on a GPU vLLM's own LoRA kernels run.
+What adapters cost on a GPU stands in [Kernel benchmarks](benchmarks-kernels.md).
 """
 
 COMMANDS = """

@@ -327,7 +327,7 @@ class GraphTimer:
         if device.type != "cuda":
             raise BackendError("timing needs a CUDA GPU, and there is none here")
         self._flush = torch.empty(_FLUSH_BYTES, dtype=torch.int8, device=device)
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._pool = torch.cuda.graph_pool_handle()
         self._anchor = self.capture(self._flush[:1].zero_)
 
@@ -348,7 +348,7 @@ class GraphTimer:
 
     def measure(self, graph: torch.cuda.CUDAGraph, reps: int) -> Timing:
         """Replay `graph` `reps` times; the host waits once, so its speed is not measured."""
-        marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(reps)]
+        marks = [(_mark(), _mark()) for _ in range(reps)]
         for start, end in marks:
             self._flush.zero_()
             start.record()
@@ -356,6 +356,10 @@ class GraphTimer:
             end.record()
         torch.cuda.synchronize()
         return Timing.of([start.elapsed_time(end) * 1e3 for start, end in marks])
+
+
+def _mark() -> torch.cuda.Event:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
 
 
 def time_case(

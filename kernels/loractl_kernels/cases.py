@@ -100,7 +100,7 @@ class Layer:
         w2: Adapters of the down projection.
         topk_ids: [tokens, top_k].
         token_slot: [tokens].
-        slot_enabled: [slots].
+        slot_enabled: [2 * slots], on for the stale slots too.
         weight: [tokens, top_k] float32.
     """
 
@@ -156,7 +156,7 @@ def make_layer(case: Case, device: torch.device | str = "cpu") -> Layer:
     random = torch.Generator(device).manual_seed(case.seed)
     pairs, wide = case.tokens * case.top_k, 2 * case.intermediate
     topk_ids, token_slot = _experts(case, random), _slots(case, random)
-    enabled = torch.ones(case.slots, dtype=torch.int32, device=device)
+    enabled = torch.ones(2 * case.slots, dtype=torch.int32, device=device)
     enabled[list(case.off_slots)] = 0
     y2 = _values(case, random, pairs, case.hidden)
     y2[topk_ids.flatten() < 0] = float("nan")

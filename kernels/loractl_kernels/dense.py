@@ -4,15 +4,15 @@ For each token t with an adapter in slot s, and for each slice of the layer (q, 
 
     y[t, slice] += scale * B[s] @ (A[s] @ x[t])
 
-The rules are those of `loractl_kernels.ops`: products are summed in fp32, the delta is added to the base's value in fp32
-and rounded once, a row without an adapter is not touched, and no row depends on another row of the batch. Triton rounds
-the rank vector ``A @ x`` to the weights' dtype before the second product, which runs on tensor cores.
+The rules are those of `loractl_kernels.ops`: products are summed in fp32, the delta is added to the base's value in
+fp32 and rounded once, a row without an adapter is not touched, and no row depends on another row of the batch. Triton
+rounds the rank vector ``A @ x`` to the weights' dtype before the second product, which runs on tensor cores.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -25,11 +25,14 @@ MAX_SLICES: Final = 4
 """The most slices that the Triton kernels take."""
 SMALL_TOKENS: Final = 256
 """Up to this many tokens a batch is *small*: each program finds its tile by itself, and no plan is made."""
+SMALL_BUCKETS: Final = (16, 64, SMALL_TOKENS)
+"""Sizes that the kernels of small batches are compiled for."""
 SPLIT_TOKENS: Final = 1024
 """Up to this many tokens the chunks of a shrink's sum go to different programs, which leave partial sums."""
 TILE_ROWS: Final = 32
 """Rows of a tile of a planned batch: tokens of one adapter."""
 
+_MAX_COMPARED: Final = 1 << 15  # tokens times slots that a program of a small batch compares in registers
 _TRITON_DTYPES: Final = frozenset({torch.bfloat16, torch.float16})
 
 
@@ -55,9 +58,7 @@ class DenseScratch:
     shrunk: Tensor
 
     @classmethod
-    def allocate(
-        cls, *, max_tokens: int, slots: int, max_columns: int, device: torch.device | str
-    ) -> Self:
+    def allocate(cls, *, max_tokens: int, slots: int, max_columns: int, device: torch.device | str) -> Self:
         """Set memory aside for batches of up to `max_tokens` tokens and layers of up to `max_columns` columns."""
         rows = max(max_tokens, min(max_tokens, SPLIT_TOKENS) * MAX_CHUNKS)
         ints = torch.empty(1 + max_tokens + 3 * tile_bound(max_tokens, slots), dtype=torch.int32, device=device)
@@ -73,7 +74,7 @@ class DenseAdapters:
         a: Per slice [slots, 1, rank, in_features].
         b: Per slice [slots, 1, out_features of the slice, rank], the scale ``alpha / rank`` already in it.
         ranks: [slots] int32 on the same device, each slot's true rank; None where every slot is as wide as the stack.
-            What lies beyond it is never read.
+            What lies beyond it is never used.
     """
 
     a: tuple[Tensor, ...]
@@ -133,6 +134,28 @@ def padded_columns(slices: int, rank: int) -> int:
 def tile_bound(tokens: int, slots: int) -> int:
     """Return how many places a planned batch's list of tiles has at most."""
     return tokens // TILE_ROWS + slots
+
+
+def bucket_of(tokens: int) -> int:
+    """Return the size that the kernels of a small batch of `tokens` tokens are compiled for."""
+    return next(bucket for bucket in SMALL_BUCKETS if tokens <= bucket)
+
+
+def bins_of(slots: int) -> int:
+    """Return how many slots a program of a small batch counts; one of them is the base model's."""
+    return max(16, 1 << slots.bit_length())
+
+
+def is_small(tokens: int, slots: int) -> bool:
+    """Whether a batch needs no plan."""
+    return tokens <= SMALL_TOKENS and bucket_of(tokens) * bins_of(slots) <= _MAX_COMPARED
+
+
+def warmup_tokens(max_tokens: int, slots: int) -> tuple[int, ...]:
+    """Return sizes of batches that together run every variant that a layer's batches of up to `max_tokens` can need."""
+    sizes = [size for size in SMALL_BUCKETS if is_small(size, slots)]
+    sizes += [SPLIT_TOKENS, max(max_tokens, SPLIT_TOKENS + 1)]
+    return tuple(dict.fromkeys(min(size, max_tokens) for size in sizes))
 
 
 def add_lora_linear(
@@ -202,7 +225,25 @@ def _add_reference(y: Tensor, x: Tensor, adapters: DenseAdapters, token_slot: Te
         y[rows] = (y[rows].float() + scale * torch.cat(deltas, dim=-1)).to(y.dtype)
 
 
-def _triton():  # type: ignore[no-untyped-def]  # noqa: ANN202
+class _Kernels(Protocol):
+    """What the Triton back end offers for linear layers."""
+
+    def add_lora_linear(
+        self,
+        y: Tensor,
+        x: Tensor,
+        adapters: DenseAdapters,
+        token_slot: Tensor,
+        scale: float,
+        scratch: DenseScratch,
+        *,
+        is_planned: bool,
+    ) -> None: ...
+
+    def plan(self, token_slot: Tensor, slots: int, scratch: DenseScratch) -> None: ...
+
+
+def _triton() -> _Kernels:
     """Import the Triton back end when it is asked for: the reference must run where there is no Triton."""
     try:
         from loractl_kernels._triton import dense

@@ -129,8 +129,8 @@ SMALL_ROWS = 16
 """Rows of a tile of a small batch."""
 TILE_ROWS = 32
 """Rows of a tile of a larger one."""
-RANKED_PAIRS = 256
-"""Up to this many pairs one program plans a batch."""
+FEW_PAIRS = 64
+"""Up to this many pairs one program plans a batch; a small one otherwise compares each pair with each in two kernels."""
 HIST_PAIRS = 256
 """Pairs that one program of the planner for more counts."""
 MAX_CHUNKS = 8
@@ -155,7 +155,7 @@ def plan_ints(pairs: int, keys: int) -> int:
 def _plan_sizes(pairs: int, keys: int) -> tuple[int, ...]:
     tiles = tile_bound(pairs, keys)
     histograms = -(-pairs // HIST_PAIRS) * (keys + 1)
-    return (8, histograms, keys + 2, keys + 2, tiles, tiles, tiles * rows_of_tile(pairs))
+    return (8, max(histograms, 3 * pairs), pairs, keys + 2, keys + 2, tiles, tiles, tiles * rows_of_tile(pairs))
 
 
 def shrunk_floats(pairs: int, columns: int) -> int:
@@ -172,7 +172,9 @@ class Plan:
 
     Attributes:
         tile_counts: [8]; how many tiles have an adapter, how many there are.
-        histograms: [blocks, keys + 1] pairs of each key before each block of HIST_PAIRS.
+        histograms: [blocks, keys + 1] pairs of each key before each block of HIST_PAIRS; of a small batch, [3, pairs]
+            each pair's place, and where in its group it is.
+        pair_key: [pairs] key of each pair.
         group_start: [keys + 2] how many pairs there are of the keys before each.
         tile_start: [keys + 2] how many tiles there are of the keys before each.
         tile_key: [tiles] key of each tile, -1 for pairs without an adapter.
@@ -182,6 +184,7 @@ class Plan:
 
     tile_counts: Tensor
     histograms: Tensor
+    pair_key: Tensor
     group_start: Tensor
     tile_start: Tensor
     tile_key: Tensor
@@ -207,6 +210,8 @@ class Routing:
         slots: Slots of the stacks; a `token_slot` of this or more is the base model.
         scratch: Where the kernels keep their plan and rank vectors; None for the reference.
         plan: Where in the scratch the plan lies; None for the reference.
+        side: Whether the kernels of the batch run on more than one stream. Then none is launched ahead of its
+            predecessor's end, which is known for one stream alone.
     """
 
     topk_ids: Tensor
@@ -216,6 +221,7 @@ class Routing:
     slots: int
     scratch: Scratch | None = None
     plan: Plan | None = None
+    side: bool = False
 
     @property
     def tokens(self) -> int:

@@ -43,6 +43,7 @@ def route(
     experts: int,
     slots: int,
     scratch: Scratch | None = None,
+    side: bool = False,
     backend: Backend = Backend.TRITON,
 ) -> Routing:
     """Plan a batch once for both projections of a layer.
@@ -54,6 +55,7 @@ def route(
         experts: Experts of the layer.
         slots: Slots of the stacks.
         scratch: Needed by Triton; overwritten.
+        side: Whether the kernels of the batch run on more than one stream.
         backend: Who computes.
 
     Raises:
@@ -78,7 +80,7 @@ def route(
     if topk_ids.numel() > scratch.max_pairs or experts * slots > scratch.max_keys:
         fits = f"at most {scratch.max_pairs} pairs over {scratch.max_keys} (slot, expert) keys, as its scratch is"
         raise ShapeError("topk_ids", expected=fits, found=(*topk_ids.shape, experts * slots))
-    return _triton().plan(Routing(topk_ids, token_slot, slot_enabled, experts, slots, scratch))
+    return _triton().plan(Routing(topk_ids, token_slot, slot_enabled, experts, slots, scratch, side=side))
 
 
 def shrink(
@@ -202,7 +204,7 @@ def expand_sum(
         _triton().expand_sum(out, y, shrunk, adapters, routing, pair_weight)
 
 
-def _triton():  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _triton():  # type: ignore[no-untyped-def]
     """Import the Triton back end when it is asked for: the reference must run where there is no Triton."""
     try:
         from loractl_kernels._triton import moe

@@ -69,9 +69,7 @@ def shrink(x: Tensor, adapters: Adapters, routing: Routing, row_of_pair: Tensor 
     return Shrunk(values)
 
 
-def expand_add(
-    y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, pair_weight: Tensor | None
-) -> None:
+def expand_add(y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, pair_weight: Tensor | None) -> None:
     """Add each pair's delta to [pairs, out_features] `y` in place; see `ops.expand_add`."""
     for pairs, delta in _deltas(shrunk, adapters, routing, is_interleaved=False):
         weighted = delta if pair_weight is None else delta * pair_weight.flatten()[pairs, None].float()

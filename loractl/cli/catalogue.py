@@ -50,6 +50,7 @@ COMMANDS: dict[str, Entry] = {
     "backup": Entry("archives", UPKEEP),
     "doctor": Entry("doctor", SETUP),
     "config": Entry("configuration", SETUP, is_group=True),
+    "kernels": Entry("kernels", SETUP, is_group=True),
     "completion": Entry("completion", SETUP, is_group=True),
 }
 

@@ -59,8 +59,7 @@ def _grammar(tree: Tree) -> Iterator[str]:
     for path, node in tree.items():
         yield f"    {path!r}: Node("
         yield f"        {node.path!r}, {node.summary!r},"
-        yield f"        {node.text!r},"
-        yield f"        {node.examples!r},"
+        yield f"        {node.text!r}, {node.examples!r},"
         yield f"        ({''.join(f'{_call(argument)}, ' for argument in node.arguments).rstrip()}),"
         yield "        ("
         yield from (f"            {_call(option)}," for option in node.options if option not in common)

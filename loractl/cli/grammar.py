@@ -13,19 +13,17 @@ _COMMON = (
 TREE: Tree = {
     '': Node(
         '', 'Keep, approve and serve many versioned LoRA adapters on one base model.',
-        '',
-        (),
+        '', (),
         (),
         (
             Option('version', ('--version',), '', 'Print the version.', '', (), False, False, False),
             *_COMMON,
         ),
-        (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files and preflight.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.')),
+        (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files and preflight.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.')),
     ),
     'base': Node(
         'base', 'Base models that adapters may belong to.',
-        '',
-        (),
+        '', (),
         (),
         (
             *_COMMON,
@@ -34,8 +32,7 @@ TREE: Tree = {
     ),
     'base add': Node(
         'base add', 'Admit a base model by the digest of every file.',
-        'Config, tokenizer and weights are hashed; the files stay where they are.',
-        ('loractl base add qwen3 hf:Qwen/Qwen3-30B-A3B', 'loractl base add tiny ./tiny-moe'),
+        'Config, tokenizer and weights are hashed; the files stay where they are.', ('loractl base add qwen3 hf:Qwen/Qwen3-30B-A3B', 'loractl base add tiny ./tiny-moe'),
         (Argument('name', 'NAME', 'Name of the base.', '', True, False), Argument('source', 'SOURCE', 'A folder, or hf:OWNER/REPO[@REVISION].', 'folder', True, False),),
         (
             Option('licence', ('--licence',), 'SPDX', 'Licence, where the model card says none.', '', (), False, False, False),
@@ -46,8 +43,7 @@ TREE: Tree = {
     ),
     'base list': Node(
         'base list', 'List the admitted bases.',
-        '',
-        ('loractl base list --json',),
+        '', ('loractl base list --json',),
         (),
         (
             *_COMMON,
@@ -56,8 +52,7 @@ TREE: Tree = {
     ),
     'base show': Node(
         'base show', 'Show one base and how many versions it has.',
-        '',
-        ('loractl base show qwen3',),
+        '', ('loractl base show qwen3',),
         (Argument('name', 'NAME', 'Name of the base.', 'base', True, False),),
         (
             *_COMMON,
@@ -66,8 +61,7 @@ TREE: Tree = {
     ),
     'base verify': Node(
         'base verify', "Check that a base's files are what was admitted.",
-        'A file whose size and time have not changed is not hashed again, unless --full asks for it. Exit code 3 if any\ndiffer.',
-        ('loractl base verify qwen3', 'loractl base verify qwen3 --full'),
+        'A file whose size and time have not changed is not hashed again, unless --full asks for it. Exit code 3 if any\ndiffer.', ('loractl base verify qwen3', 'loractl base verify qwen3 --full'),
         (Argument('name', 'NAME', 'Name of the base.', 'base', True, False),),
         (
             Option('full', ('--full',), '', 'Hash every file, also those whose size and time have not changed.', '', (), False, False, False),
@@ -77,8 +71,7 @@ TREE: Tree = {
     ),
     'base remove': Node(
         'base remove', 'Forget a base that no usable version belongs to.',
-        'Its files stay where they are.',
-        ('loractl base remove old-base --yes',),
+        'Its files stay where they are.', ('loractl base remove old-base --yes',),
         (Argument('name', 'NAME', 'Name of the base.', 'base', True, False),),
         (
             Option('yes', ('--yes', '-y'), '', 'Do not ask.', '', (), False, False, False),
@@ -88,8 +81,7 @@ TREE: Tree = {
     ),
     'add': Node(
         'add', 'Verify an adapter and store it as the next version of NAME.',
-        'It starts as a draft. The same bytes again are the same version, and say so. What the files tell about where they\ncome from is kept; the options add what they do not tell.',
-        ('loractl add support-bot ./out/checkpoint-400 --base qwen3', 'loractl add support-bot hf:acme/support-lora@v2 --trained-on tickets-2026'),
+        'It starts as a draft. The same bytes again are the same version, and say so. What the files tell about where they\ncome from is kept; the options add what they do not tell.', ('loractl add support-bot ./out/checkpoint-400 --base qwen3', 'loractl add support-bot hf:acme/support-lora@v2 --trained-on tickets-2026'),
         (Argument('name', 'NAME', 'Name of the adapter.', 'adapter', True, False), Argument('source', 'SOURCE', 'A PEFT folder, or hf:OWNER/REPO[@REVISION].', 'folder', True, False),),
         (
             Option('base', ('--base',), 'BASE', 'Admitted base that it belongs to.', 'base', (), False, False, False),
@@ -104,8 +96,7 @@ TREE: Tree = {
     ),
     'list': Node(
         'list', 'List adapter versions.',
-        '',
-        ('loractl list --stage live', 'loractl list --name support-bot --json'),
+        '', ('loractl list --stage live', 'loractl list --name support-bot --json'),
         (),
         (
             Option('name', ('--name',), 'NAME', 'Only this adapter.', 'adapter', (), False, False, False),
@@ -117,8 +108,7 @@ TREE: Tree = {
     ),
     'show': Node(
         'show', 'Show one version: facts, provenance, files and preflight.',
-        '',
-        ('loractl show support-bot@3', 'loractl show support-bot --json'),
+        '', ('loractl show support-bot@3', 'loractl show support-bot --json'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
         (
             *_COMMON,
@@ -127,8 +117,7 @@ TREE: Tree = {
     ),
     'diff': Node(
         'diff', 'Show what differs between two versions.',
-        '',
-        ('loractl diff support-bot@2 support-bot@3',),
+        '', ('loractl diff support-bot@2 support-bot@3',),
         (Argument('before', 'REF', 'NAME@3, or NAME for the version that is live.', 'version', True, False), Argument('after', 'REF', 'The version to compare it with.', 'version', True, False),),
         (
             *_COMMON,
@@ -137,8 +126,7 @@ TREE: Tree = {
     ),
     'history': Node(
         'history', 'Show every change, or with --at what was live then.',
-        '',
-        ('loractl history support-bot', 'loractl history --at 2026-01-31'),
+        '', ('loractl history support-bot', 'loractl history --at 2026-01-31'),
         (Argument('name', 'NAME', 'Only this adapter or base.', 'adapter', False, False),),
         (
             Option('at', ('--at',), 'TIME', 'What was live then: RFC 3339, a date, or 2h, 3d ago.', '', (), False, False, False),
@@ -148,8 +136,7 @@ TREE: Tree = {
     ),
     'promote': Node(
         'promote', 'Move a version up: candidate, approved, live.',
-        'What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. A\nrunning server takes it within a second.',
-        ('loractl promote support-bot@3', 'loractl promote support-bot@3 --to live'),
+        'What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. A\nrunning server takes it within a second.', ('loractl promote support-bot@3', 'loractl promote support-bot@3 --to live'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'promotable', True, False),),
         (
             Option('to', ('--to',), 'STAGE', 'candidate, approved or live; one rung if not given.', 'rung', ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked'), False, False, False),
@@ -160,8 +147,7 @@ TREE: Tree = {
     ),
     'rollback': Node(
         'rollback', 'Make the version that was live before live again.',
-        '',
-        ('loractl rollback support-bot --reason "3 is worse"',),
+        '', ('loractl rollback support-bot --reason "3 is worse"',),
         (Argument('name', 'NAME', 'Name of the adapter.', 'rollback', True, False),),
         (
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history.', '', (), False, False, False),
@@ -171,8 +157,7 @@ TREE: Tree = {
     ),
     'demote': Node(
         'demote', 'Take a version one rung down.',
-        '',
-        ('loractl demote support-bot@3 --reason "answers too long"',),
+        '', ('loractl demote support-bot@3 --reason "answers too long"',),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'demotable', True, False),),
         (
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
@@ -182,8 +167,7 @@ TREE: Tree = {
     ),
     'reject': Node(
         'reject', 'Turn a candidate down, for good.',
-        '',
-        ('loractl reject support-bot@3 --reason "fails the evaluation"',),
+        '', ('loractl reject support-bot@3 --reason "fails the evaluation"',),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'rejectable', True, False),),
         (
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
@@ -193,8 +177,7 @@ TREE: Tree = {
     ),
     'retire': Node(
         'retire', 'Take a version out of service; it may be promoted again.',
-        '',
-        ('loractl retire support-bot@1 --reason "replaced by 3"',),
+        '', ('loractl retire support-bot@1 --reason "replaced by 3"',),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'retirable', True, False),),
         (
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
@@ -204,8 +187,7 @@ TREE: Tree = {
     ),
     'revoke': Node(
         'revoke', 'Withdraw a version for good.',
-        'It is never served again, under any name. A running server cuts its requests and forgets it within a second.',
-        ('loractl revoke support-bot@2 --reason "leaks ticket numbers" --yes',),
+        'It is never served again, under any name. A running server cuts its requests and forgets it within a second.', ('loractl revoke support-bot@2 --reason "leaks ticket numbers" --yes',),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'revocable', True, False),),
         (
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
@@ -216,8 +198,7 @@ TREE: Tree = {
     ),
     'serve': Node(
         'serve', 'Serve a base with its approved adapters over the OpenAI API.',
-        'The engine is planned for what the registry holds. Promotions and revocations reach the running server within a\nsecond. Ctrl-C finishes the running requests and stops everything.',
-        ('loractl serve qwen3', 'loractl serve qwen3 --dry-run', 'loractl serve qwen3 --port 9000 -- --max-model-len 8192'),
+        'The engine is planned for what the registry holds. Promotions and revocations reach the running server within a\nsecond. Ctrl-C finishes the running requests and stops everything.', ('loractl serve qwen3', 'loractl serve qwen3 --dry-run', 'loractl serve qwen3 --port 9000 -- --max-model-len 8192'),
         (Argument('base', 'BASE', 'Admitted base to serve.', 'base', True, False), Argument('engine_args', '-- VLLM-FLAG', 'Flags for vLLM, behind a --.', '', False, True),),
         (
             Option('device', ('--device',), 'auto|cuda|cpu', 'What to run on.', '', ('auto', 'cuda', 'cpu'), False, False, False),
@@ -232,8 +213,7 @@ TREE: Tree = {
     ),
     'demo': Node(
         'demo', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.',
-        '',
-        ('loractl demo', 'loractl demo --keep-serving --home ./demo-home'),
+        '', ('loractl demo', 'loractl demo --keep-serving --home ./demo-home'),
         (),
         (
             Option('keep_serving', ('--keep-serving',), '', 'Leave the server up after the last step, until Ctrl-C.', '', (), False, False, False),
@@ -245,8 +225,7 @@ TREE: Tree = {
     ),
     'verify': Node(
         'verify', 'Hash the stored files again and compare.',
-        'Exit code 3 if any differ.',
-        ('loractl verify support-bot@3', 'loractl verify --json'),
+        'Exit code 3 if any differ.', ('loractl verify support-bot@3', 'loractl verify --json'),
         (Argument('refs', 'REF', 'Versions to check; all if none.', 'ref', False, True),),
         (
             *_COMMON,
@@ -255,8 +234,7 @@ TREE: Tree = {
     ),
     'fsck': Node(
         'fsck', 'Look for orphans, half-written files and damage.',
-        'Exit code 3 if anything is left. Damaged versions are reported and never removed.',
-        ('loractl fsck', 'loractl fsck --repair'),
+        'Exit code 3 if anything is left. Damaged versions are reported and never removed.', ('loractl fsck', 'loractl fsck --repair'),
         (),
         (
             Option('repair', ('--repair',), '', 'Mend what can be mended without losing anything.', '', (), False, False, False),
@@ -267,8 +245,7 @@ TREE: Tree = {
     ),
     'gc': Node(
         'gc', 'Free the space of rejected and revoked versions.',
-        'Their history stays.',
-        ('loractl gc --dry-run', 'loractl gc --yes'),
+        'Their history stays.', ('loractl gc --dry-run', 'loractl gc --yes'),
         (),
         (
             Option('dry_run', ('--dry-run',), '', 'Say what would be removed, remove nothing.', '', (), False, False, False),
@@ -279,8 +256,7 @@ TREE: Tree = {
     ),
     'export': Node(
         'export', 'Write versions to one archive.',
-        'It holds their files, manifests and provenance.',
-        ('loractl export support-bot@3 support-bot.tar',),
+        'It holds their files, manifests and provenance.', ('loractl export support-bot@3 support-bot.tar',),
         (Argument('words', 'REF... FILE', 'Versions to export, then the archive to write.', 'ref', True, True),),
         (
             *_COMMON,
@@ -289,8 +265,7 @@ TREE: Tree = {
     ),
     'import': Node(
         'import', 'Verify an archive and store its versions as drafts.',
-        '',
-        ('loractl import support-bot.tar',),
+        '', ('loractl import support-bot.tar',),
         (Argument('file', 'FILE', 'An archive that export wrote.', 'file', True, False),),
         (
             *_COMMON,
@@ -299,8 +274,7 @@ TREE: Tree = {
     ),
     'backup': Node(
         'backup', "Copy the registry's database to FILE.",
-        'Safe while a server runs. Adapter files are not in it: export holds those.',
-        ('loractl backup registry-2026-01-31.db',),
+        'Safe while a server runs. Adapter files are not in it: export holds those.', ('loractl backup registry-2026-01-31.db',),
         (Argument('file', 'FILE', 'The copy to write.', 'file', True, False),),
         (
             *_COMMON,
@@ -309,8 +283,7 @@ TREE: Tree = {
     ),
     'doctor': Node(
         'doctor', 'Check the installation, the home and the registry.',
-        'Every check says what it found and the way out. Exit code 1 if any fails.',
-        ('loractl doctor',),
+        'Every check says what it found and the way out. Exit code 1 if any fails.', ('loractl doctor',),
         (),
         (
             *_COMMON,
@@ -319,8 +292,7 @@ TREE: Tree = {
     ),
     'config': Node(
         'config', 'Settings and where they come from.',
-        '',
-        (),
+        '', (),
         (),
         (
             *_COMMON,
@@ -329,18 +301,60 @@ TREE: Tree = {
     ),
     'config show': Node(
         'config show', 'Show every setting, its value and where it came from.',
-        '',
-        ('loractl config show', 'LORACTL_PORT=9000 loractl config show --json'),
+        '', ('loractl config show', 'LORACTL_PORT=9000 loractl config show --json'),
         (),
         (
             *_COMMON,
         ),
         (),
     ),
+    'kernels': Node(
+        'kernels', 'Check, time and tune the kernels that add adapters to experts.',
+        '', (),
+        (),
+        (
+            *_COMMON,
+        ),
+        (('check', '', "Hold every operation against float64 on this machine's GPU."), ('bench', '', "Time a layer's adapters, beside what their bytes take at best."), ('tune', '', 'Find the fastest way to launch the kernels on this GPU, and keep it for later starts.')),
+    ),
+    'kernels check': Node(
+        'kernels check', "Hold every operation against float64 on this machine's GPU.",
+        'Takes less than a minute. Without a GPU, only the reference is checked. Exit code 1 if anything is wrong.', ('loractl kernels check', 'loractl kernels check --full'),
+        (),
+        (
+            Option('full', ('--full',), '', 'Check many shapes; takes minutes.', '', (), False, False, False),
+            *_COMMON,
+        ),
+        (),
+    ),
+    'kernels bench': Node(
+        'kernels bench', "Time a layer's adapters, beside what their bytes take at best.",
+        'One adapter and eight. Each time is the median of 30 replays of a CUDA graph with a cold cache, after the result was\nfound right. The floor assumes the memory of an H200.', ('loractl kernels bench', 'loractl kernels bench --model gpt-oss-20b --rank 32 --tokens 8 --tokens 512'),
+        (),
+        (
+            Option('model', ('--model',), 'MODEL', 'Take the layers of this model, such as Qwen3-30B-A3B; repeatable.', '', (), False, True, False),
+            Option('rank', ('--rank',), 'RANK', 'Rank of the adapters; repeatable.', '', (), False, True, False),
+            Option('tokens', ('--tokens',), 'COUNT', 'Tokens of a batch; repeatable.', '', (), False, True, False),
+            *_COMMON,
+        ),
+        (),
+    ),
+    'kernels tune': Node(
+        'kernels tune', 'Find the fastest way to launch the kernels on this GPU, and keep it for later starts.',
+        'What is found is written at once, so a run that is stopped goes on where it was. Takes some minutes a model.', ('loractl kernels tune --model Qwen3-30B-A3B --rank 16', 'loractl kernels tune --fresh'),
+        (),
+        (
+            Option('model', ('--model',), 'MODEL', 'Take the layers of this model, such as Qwen3-30B-A3B; repeatable.', '', (), False, True, False),
+            Option('rank', ('--rank',), 'RANK', 'Rank of the adapters; repeatable.', '', (), False, True, False),
+            Option('kernel', ('--kernel',), 'KERNEL', 'Tune only this kernel, such as expand_small; repeatable.', '', (), False, True, False),
+            Option('fresh', ('--fresh',), '', 'Tune again what is tuned already.', '', (), False, False, False),
+            *_COMMON,
+        ),
+        (),
+    ),
     'completion': Node(
         'completion', 'Tab completion for bash, zsh, fish and PowerShell.',
-        '',
-        (),
+        '', (),
         (),
         (
             *_COMMON,
@@ -349,8 +363,7 @@ TREE: Tree = {
     ),
     'completion install': Node(
         'completion install', 'Put the script where the shell looks for it.',
-        'Asks before it changes a start-up file.',
-        ('loractl completion install', 'loractl completion install --shell zsh --yes'),
+        'Asks before it changes a start-up file.', ('loractl completion install', 'loractl completion install --shell zsh --yes'),
         (),
         (
             Option('shell', ('--shell',), 'bash|zsh|fish|powershell', 'The shell; the one you are in if not given.', '', ('bash', 'zsh', 'fish', 'powershell'), False, False, False),
@@ -361,8 +374,7 @@ TREE: Tree = {
     ),
     'completion show': Node(
         'completion show', 'Print the script of a shell.',
-        '',
-        ('loractl completion show --shell fish',),
+        '', ('loractl completion show --shell fish',),
         (),
         (
             Option('shell', ('--shell',), 'bash|zsh|fish|powershell', 'The shell; the one you are in if not given.', '', ('bash', 'zsh', 'fish', 'powershell'), False, False, False),

@@ -65,7 +65,36 @@ _V0_32: Mapping[str, Symbol] = {
     "lora_request": Symbol("vllm.lora.request", "LoRARequest"),
 }
 
-SUPPORTED: Mapping[str, Mapping[str, Symbol]] = {"0.32.0": _V0_32}
+_ADD_W13 = (
+    *("self", "y", "x", "lora_a_stacked", "lora_b_stacked", "topk_ids", "topk_weights", "expert_map", "w1", "w2"),
+    *("num_tokens", "top_k_num", "max_loras", "adapter_enabled", "local_num_experts", "top_k", "num_slices"),
+    *("fully_sharded", "use_tuned_config", "add_inputs", "token_lora_mapping"),
+)
+_ADD_W2 = (
+    *("self", "y", "x", "lora_a_stacked", "lora_b_stacked", "topk_weights", "sorted_token_ids_lora"),
+    *("expert_ids_lora", "num_tokens_post_padded_lora", "token_lora_mapping", "num_tokens", "w1", "w2", "top_k_num"),
+    *("max_loras", "adapter_enabled", "top_k", "fully_sharded", "tp_rank", "use_tuned_config", "add_inputs"),
+)
+_APPLY = (
+    *("self", "output", "hidden_states", "w1", "w2", "topk_weights", "topk_ids", "activation", "global_num_experts"),
+    *("expert_map", "a1q_scale", "a2_scale", "workspace13", "workspace2", "expert_tokens_meta"),
+    "apply_router_weight_on_input",
+)
+
+_CUDA_V0_32: Mapping[str, Symbol] = {
+    "cuda_platform": Symbol("vllm.platforms.cuda", "CudaPlatformBase"),
+    "cuda_add_w13": Symbol("vllm.lora.punica_wrapper.punica_gpu", "PunicaWrapperGPU.add_lora_w13", _ADD_W13),
+    "cuda_add_w2": Symbol("vllm.lora.punica_wrapper.punica_gpu", "PunicaWrapperGPU.add_lora_w2", _ADD_W2),
+    "moe_with_lora": Symbol("vllm.lora.layers.fused_moe", "FusedMoEWithLoRA"),
+    "moe_3d_with_lora": Symbol("vllm.lora.layers.fused_moe", "FusedMoE3DWithLoRA"),
+    "triton_experts": Symbol(f"{_EXPERTS}.experts.triton_moe", "TritonExperts.apply", _APPLY),
+    "marlin_experts": Symbol(f"{_EXPERTS}.experts.marlin_moe", "MarlinExperts.apply", _APPLY),
+    "oai_experts": Symbol(f"{_EXPERTS}.experts.gpt_oss_triton_kernels_moe", "UnfusedOAITritonExperts.apply", _APPLY),
+    "mxfp4_priorities": Symbol(f"{_EXPERTS}.oracle.mxfp4", "_get_priority_backends_for_gpt_oss"),
+}
+"""What is rested on where there is an NVIDIA GPU; some of it can be imported there alone."""
+
+SUPPORTED: Mapping[str, Mapping[str, Symbol]] = {"0.32.0": {**_V0_32, **_CUDA_V0_32}}
 
 
 def installed_version() -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from enum import StrEnum
 
 from loractl.engine.errors import EngineError
@@ -18,6 +19,7 @@ class Backend(StrEnum):
     """Whose MoE-LoRA kernels run. `auto` takes ours where they are, and a named one never falls back."""
 
     AUTO = "auto"
+    TRITON = "triton"
     REFERENCE = "reference"
     VLLM = "vllm"
 
@@ -42,22 +44,37 @@ def install() -> None:
     backend = _chosen_backend()
     from vllm.platforms import current_platform
 
-    if current_platform.is_cpu() and backend is not Backend.VLLM:
-        from loractl.vllm_plugin.cpu_experts import serve_experts_on_cpu
-        from loractl.vllm_plugin.cpu_punica import install_punica
-
-        install_punica(symbols)
-        serve_experts_on_cpu(symbols)
-        active = "loractl's reference in torch"
-    elif backend is Backend.REFERENCE:
+    if backend is Backend.VLLM:
+        active = "vLLM's own"
+    elif current_platform.is_cpu() and backend is not Backend.TRITON:
+        active = _install_on_cpu(symbols)
+    elif current_platform.is_cuda() and backend is not Backend.REFERENCE:
+        active = _install_on_cuda(symbols)
+    elif backend is Backend.AUTO:
+        active = "vLLM's own"
+    else:
+        where = "an NVIDIA GPU" if backend is Backend.TRITON else "vLLM's CPU build"
         raise BackendUnavailableError(
-            f"{_BACKEND_VARIABLE}=reference runs on vLLM's CPU build alone, and this is {current_platform.device_name}",
+            f"{_BACKEND_VARIABLE}={backend} runs on {where} alone, and this is {current_platform.device_name}",
             hint=f"unset {_BACKEND_VARIABLE}, or set it to vllm",
         )
-    else:
-        active = "vLLM's own"
     _installed = True
     _log.info("LoRA kernels: %s (%s=%s, vLLM %s)", active, _BACKEND_VARIABLE, backend, compat.installed_version())
+
+
+def _install_on_cpu(symbols: Mapping[str, compat.Symbol]) -> str:
+    from loractl.vllm_plugin.cpu_experts import serve_experts_on_cpu
+    from loractl.vllm_plugin.cpu_punica import install_punica
+
+    install_punica(symbols)
+    serve_experts_on_cpu(symbols)
+    return "loractl's reference in torch"
+
+
+def _install_on_cuda(symbols: Mapping[str, compat.Symbol]) -> str:
+    from loractl.vllm_plugin.cuda_install import install_on_cuda
+
+    return install_on_cuda(symbols)
 
 
 def _chosen_backend() -> Backend:

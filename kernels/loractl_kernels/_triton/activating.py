@@ -22,11 +22,10 @@ def _load_gate_and_up(
         wide = block * (2 * BLOCK_N) + tl.arange(0, 2 * BLOCK_N)
         tile = tl.load(at + wide[None, :], mask=is_row[:, None] & (wide < 2 * N)[None, :], other=0.0)
         return _deinterleave(tile)
-    else:
-        columns = block * BLOCK_N + tl.arange(0, BLOCK_N)
-        mask = is_row[:, None] & (columns < N)[None, :]
-        gate = tl.load(at + columns[None, :], mask=mask, other=0.0)
-        return gate, tl.load(at + N + columns[None, :], mask=mask, other=0.0)
+    columns = block * BLOCK_N + tl.arange(0, BLOCK_N)
+    mask = is_row[:, None] & (columns < N)[None, :]
+    gate = tl.load(at + columns[None, :], mask=mask, other=0.0)
+    return gate, tl.load(at + N + columns[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -46,13 +45,12 @@ def _deltas(
     if SLICES == 2:
         gate = tl.dot(first, tl.trans(load_b(b0, columns, offsets_r, stride_out, rank, is_column)))
         return gate, tl.dot(second, tl.trans(load_b(b1, columns, offsets_r, stride_out, rank, is_column)))
-    elif INTERLEAVED:
+    if INTERLEAVED:
         wide = block * (2 * BLOCK_N) + tl.arange(0, 2 * BLOCK_N)
         return _deinterleave(tl.dot(first, tl.trans(load_b(b0, wide, offsets_r, stride_out, rank, wide < 2 * N))))
-    else:
-        gate = tl.dot(first, tl.trans(load_b(b0, columns, offsets_r, stride_out, rank, is_column)))
-        up = tl.dot(first, tl.trans(load_b(b0, N + columns, offsets_r, stride_out, rank, is_column)))
-        return gate, up
+    gate = tl.dot(first, tl.trans(load_b(b0, columns, offsets_r, stride_out, rank, is_column)))
+    up = tl.dot(first, tl.trans(load_b(b0, N + columns, offsets_r, stride_out, rank, is_column)))
+    return gate, up
 
 
 @triton.jit
@@ -65,7 +63,6 @@ def activate(
     USE_PDL: tl.constexpr,
 ):  # fmt: skip
     """Activate all tiles, those without an adapter too; N is the columns of gate, and of up."""
-    begin(USE_PDL)
     blocks: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     offsets_r = tl.arange(0, BLOCK_R)
     tiles = tl.load(tile_counts + 1)
@@ -79,13 +76,12 @@ def activate(
         slot = tl.maximum(key, 0) // EXPERTS
         rank = tl.where(key >= 0, true_rank(ranks, slot, RANK, HAS_RANKS), 0)
         at_b = slot.to(tl.int64) * stride_slot + (tl.maximum(key, 0) % EXPERTS).to(tl.int64) * stride_expert
+        begin(USE_PDL)
         columns_of: tl.constexpr = SLICES * RANK
         first = load_vectors(shrunk, pairs, is_row, 0, offsets_r, rank, dtype, columns_of, CHUNKS, STRIDE_CHUNK)
         second = first
         if SLICES == 2:
-            second = load_vectors(
-                shrunk, pairs, is_row, RANK, offsets_r, rank, dtype, columns_of, CHUNKS, STRIDE_CHUNK
-            )
+            second = load_vectors(shrunk, pairs, is_row, RANK, offsets_r, rank, dtype, columns_of, CHUNKS, STRIDE_CHUNK)
         for block in range(item % groups, blocks, groups):
             gate, up = _load_gate_and_up(y, rows, is_row, block, stride_y, N, BLOCK_N, INTERLEAVED)
             gate_delta, up_delta = _deltas(
@@ -98,3 +94,4 @@ def activate(
             at = out + rows[:, None] * stride_out_row + columns[None, :]
             mask = is_row[:, None] & (columns < N)[None, :]
             tl.store(at, gate_and_up(gate, up, alpha, limit, beta, SWIGLU_OAI), mask=mask)
+    begin(USE_PDL)

@@ -1,8 +1,7 @@
-"""The outer product of a LoRA, ``B[s, e] @ shrunk``, added to the base's result, alone or with the sum over k.
+"""The outer product of a LoRA, ``B[s, e] @ shrunk``, added to the base's result; and the sum over a token's experts.
 
 A delta is a product in fp32, added to the base's value in fp32 and rounded once. Rows without an adapter are not
-touched. A sum over k adds a token's pairs in order in fp32, each rounded to the model's dtype first, as when the sum had
-a kernel of its own.
+touched.
 """
 
 from __future__ import annotations
@@ -42,7 +41,6 @@ def expand(
     BLOCK_N: tl.constexpr, ROWS: tl.constexpr, USE_PDL: tl.constexpr,
 ):  # fmt: skip
     """Add the deltas of all tiles with an adapter to y; N is per slice."""
-    begin(USE_PDL)
     blocks: tl.constexpr = SLICES * ((N + BLOCK_N - 1) // BLOCK_N)
     offsets_r = tl.arange(0, BLOCK_R)
     tiles = tl.load(tile_counts)
@@ -54,6 +52,7 @@ def expand(
         rank = true_rank(ranks, slot, RANK, HAS_RANKS)
         at_b = slot.to(tl.int64) * stride_slot + (key % EXPERTS).to(tl.int64) * stride_expert
         part = _load_block(b0 + at_b, b1 + at_b, group, offsets_r, stride_out, rank, N, SLICES, BLOCK_N)
+        begin(USE_PDL)
         columns_of: tl.constexpr = SLICES * RANK
         first = load_vectors(shrunk, pairs, is_row, 0, offsets_r, rank, part.dtype, columns_of, CHUNKS, STRIDE_CHUNK)
         second = first
@@ -78,54 +77,7 @@ def expand(
             if HAS_WEIGHT:
                 delta *= scale[:, None]
             tl.store(at, (base.to(tl.float32) + delta).to(y.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def expand_and_sum(
-    out, y, shrunk, b0, ranks, ids, slots, enabled, weight,
-    stride_out_row, stride_y, stride_slot, stride_expert, stride_out,
-    EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr,
-    HAS_RANKS: tl.constexpr, HAS_WEIGHT: tl.constexpr, CHUNKS: tl.constexpr, STRIDE_CHUNK: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, ROWS: tl.constexpr, USE_PDL: tl.constexpr,
-):  # fmt: skip
-    """Write one block of columns of one token: program (token, block).
-
-    The rank vector of a pair fills all ROWS rows of the product, of which the first is kept: the same instruction as in
-    a tile of ROWS pairs, so the same bits.
-    """
     begin(USE_PDL)
-    token = tl.program_id(0)
-    columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    is_column = columns < N
-    offsets_r = tl.arange(0, BLOCK_R)
-    row = tl.arange(0, ROWS)
-    slot = tl.load(slots + token).to(tl.int32)
-    is_on = tl.load(enabled + tl.maximum(slot, 0), mask=(slot >= 0) & (slot < SLOTS), other=0) != 0
-    slot = tl.where(is_on, slot, 0)
-    rank_of_slot = tl.where(is_on, true_rank(ranks, slot, RANK, HAS_RANKS), 0)
-    total = tl.zeros([BLOCK_N], tl.float32)
-    for k in tl.static_range(TOP_K):
-        pair = token * TOP_K + k
-        expert = tl.load(ids + pair).to(tl.int32)
-        is_routed = (expert >= 0) & (expert < EXPERTS)
-        expert = tl.where(is_routed, expert, 0)
-        rank = tl.where(is_routed, rank_of_slot, 0)
-        at_b = slot.to(tl.int64) * stride_slot + expert.to(tl.int64) * stride_expert
-        part = load_b(b0 + at_b, columns, offsets_r, stride_out, rank, is_column)
-        at = shrunk + pair.to(tl.int64) * RANK + offsets_r
-        vector = tl.load(at, mask=offsets_r < rank, other=0.0)
-        for chunk in tl.static_range(1, CHUNKS):
-            vector += tl.load(at + chunk * STRIDE_CHUNK, mask=offsets_r < rank, other=0.0)
-        vectors = tl.where((row >= 0)[:, None], vector.to(part.dtype)[None, :], 0.0).to(part.dtype)
-        product = tl.dot(vectors, tl.trans(part))
-        delta = tl.sum(tl.where((row == 0)[:, None], product, 0.0), axis=0)
-        if HAS_WEIGHT:
-            delta *= tl.load(weight + pair).to(tl.float32)
-        at_y = y + pair.to(tl.int64) * stride_y + columns
-        base = tl.load(at_y, mask=columns < tl.where(is_routed, N, 0), other=0.0)
-        updated = (base.to(tl.float32) + delta).to(base.dtype)
-        total += tl.where(rank > 0, updated, base).to(tl.float32)
-    tl.store(out + token.to(tl.int64) * stride_out_row + columns, total.to(out.dtype.element_ty), mask=is_column)
 
 
 @triton.jit

@@ -20,9 +20,9 @@ from loractl_kernels._triton import activating, expanding, planning, shrinking
 from loractl_kernels._triton.configs import Launch, launch_for
 from loractl_kernels.errors import BackendError
 from loractl_kernels.operands import (
+    FEW_PAIRS,
     HIST_PAIRS,
     MAX_CHUNKS,
-    RANKED_PAIRS,
     SMALL_PAIRS,
     Adapters,
     Plan,
@@ -34,7 +34,8 @@ from loractl_kernels.operands import (
 from loractl_kernels.reference import Gate, Gating
 
 _CHUNK_UNIT = 128
-_RANKED_BUCKETS = (16, 64, RANKED_PAIRS)
+_RANKED_BLOCK = 16
+_FEW_BUCKETS = {16: 1, FEW_PAIRS: 4}  # warps of the planner of up to so many pairs
 
 
 def is_small(routing: Routing) -> bool:
@@ -50,18 +51,27 @@ def plan(routing: Routing) -> Routing:
     if pairs == 0:
         return replace(routing, plan=p)
     operands = (routing.topk_ids, routing.token_slot, routing.slot_enabled)
-    pdl = _pdl(routing.topk_ids.device)
+    pdl = _pdl(routing)
     common: dict[str, Any] = {"EXPERTS": routing.experts, "SLOTS": routing.slots, "TOP_K": routing.top_k, **pdl}
     rows = rows_of_tile(pairs)
-    if pairs <= RANKED_PAIRS:
-        block = next(bucket for bucket in _RANKED_BUCKETS if pairs <= bucket)
+    tiles = (p.tile_key, p.tile_rows, p.tile_pairs)
+    if pairs <= FEW_PAIRS:
+        block = next(bucket for bucket in _FEW_BUCKETS if pairs <= bucket)
         planning.plan_few[(1,)](
-            *operands, p.histograms, p.tile_key, p.tile_rows, p.tile_pairs, p.tile_counts, pairs, **common,
-            BLOCK=block, ROWS=rows, num_warps=4 if block < RANKED_PAIRS else 8,
-        )  # fmt: skip
+            *operands, *tiles, p.tile_counts, pairs, **common, BLOCK=block, ROWS=rows, num_warps=_FEW_BUCKETS[block]
+        )
+        return replace(routing, plan=p)
+    if is_small(routing):
+        place, before_and_size = p.histograms[:pairs], p.histograms[pairs : 3 * pairs]
+        grid = (triton.cdiv(pairs, _RANKED_BLOCK),)
+        sizes: dict[str, Any] = {"BLOCK": _RANKED_BLOCK, "OTHERS": 256, "ROWS": rows, "num_warps": 4}
+        planning.rank_pairs[grid](*operands, p.pair_key, place, before_and_size, pairs, **common, **sizes)
+        planning.tile_ranked[grid](
+            p.pair_key, place, before_and_size, *tiles, p.tile_counts, pairs, KEYS=keys, **sizes, **pdl
+        )
         return replace(routing, plan=p)
     blocks = triton.cdiv(pairs, HIST_PAIRS)
-    planning.count_keys[(blocks,)](*operands, p.histograms, pairs, **common, BLOCK=HIST_PAIRS, num_warps=4)
+    planning.count_keys[(blocks,)](*operands, p.histograms, p.pair_key, pairs, **common, BLOCK=HIST_PAIRS, num_warps=4)
     planning.scan_blocks[(triton.cdiv(keys + 1, 64),)](
         p.histograms, p.tile_start, blocks, WIDTH=keys + 1, BLOCK_KEYS=64, **pdl, num_warps=4
     )
@@ -69,15 +79,13 @@ def plan(routing: Routing) -> Routing:
         p.tile_start, p.group_start, p.tile_start, p.tile_counts, WIDTH=keys + 1, ROWS=rows, **pdl, num_warps=4
     )
     planning.place_pairs[(blocks,)](
-        *operands, p.histograms, p.group_start, p.tile_start, p.tile_key, p.tile_rows, p.tile_pairs, pairs, **common,
-        BLOCK=HIST_PAIRS, ROWS=rows, num_warps=8,
+        p.histograms, p.pair_key, p.group_start, p.tile_start, *tiles, pairs, **pdl,
+        KEYS=keys, BLOCK=HIST_PAIRS, ROWS=rows, num_warps=8,
     )  # fmt: skip
     return replace(routing, plan=p)
 
 
-def shrink(
-    x: Tensor, adapters: Adapters, routing: Routing, row_of_pair: Tensor | None, *, is_second: bool
-) -> Shrunk:
+def shrink(x: Tensor, adapters: Adapters, routing: Routing, row_of_pair: Tensor | None, *, is_second: bool) -> Shrunk:
     """Launch the inner product; see `ops.shrink`."""
     assert routing.scratch is not None
     memory = routing.scratch.shrunk[int(is_second)]
@@ -94,20 +102,20 @@ def shrink(
         "TOP_K": routing.top_k, "K": adapters.in_features,
         "PER_TOKEN": x.shape[0] == routing.tokens and routing.top_k > 1, "HAS_ROWS": row_of_pair is not None,
         "CHUNK": chunk_columns(adapters.in_features), "BLOCK_K": launch.block_k, "STAGES": launch.num_stages,
-        "num_warps": launch.num_warps, **_constants(adapters, routing, x.device),
+        "num_warps": launch.num_warps, **_constants(adapters, routing),
     }  # fmt: skip
     bound = tile_bound(routing.pairs, _keys(routing))
     if is_small(routing):
         grid = (min(bound, routing.pairs), chunks(adapters.in_features))
-        shrinking.shrink_small[grid](*arguments, **constants, STRIDE_CHUNK=_stride_chunk(adapters))
+        shrinking.shrink_small[grid](
+            *arguments, **constants, STRIDE_CHUNK=_stride_chunk(adapters), PLAN_IS_OLD=is_second
+        )
     else:
         shrinking.shrink_tiled[(_programs(launch, bound, x.device),)](*arguments, **constants)
     return shrunk
 
 
-def expand_add(
-    y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, pair_weight: Tensor | None
-) -> None:
+def expand_add(y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, pair_weight: Tensor | None) -> None:
     """Launch the outer product into `y`; see `ops.expand_add`."""
     if routing.pairs == 0:
         return
@@ -117,7 +125,7 @@ def expand_add(
     expanding.expand[(_programs(launch, _tile_bound(routing) * blocks, y.device),)](
         y, shrunk.values, b[0], b[-1], *_tiles(adapters, routing), _or(pair_weight, routing), y.stride(0),
         b[0].stride(0), b[0].stride(1), b[0].stride(2), N=b[0].shape[2], HAS_WEIGHT=pair_weight is not None,
-        BLOCK_N=launch.block_n, **_constants(adapters, routing, y.device), **_partials(adapters, routing),
+        BLOCK_N=launch.block_n, **_constants(adapters, routing), **_partials(adapters, routing),
         num_warps=launch.num_warps, num_stages=launch.num_stages,
     )  # fmt: skip
 
@@ -144,7 +152,7 @@ def expand_activate(
         y.stride(0), b[0].stride(0), b[0].stride(1), b[0].stride(2), gating.alpha, gating.limit, gating.beta, N=n,
         HAS_ROWS=row_of_pair is not None, INTERLEAVED=gating.is_interleaved,
         SWIGLU_OAI=gating.gate is Gate.SWIGLU_OAI, BLOCK_N=launch.block_n,
-        **_constants(adapters, routing, y.device), **_partials(adapters, routing), num_warps=launch.num_warps,
+        **_constants(adapters, routing), **_partials(adapters, routing), num_warps=launch.num_warps,
         num_stages=launch.num_stages,
     )  # fmt: skip
 
@@ -155,27 +163,13 @@ def expand_sum(
     """Launch the outer product with the sum over k; see `ops.expand_sum`."""
     if routing.pairs == 0:
         return
-    n, b = adapters.out_features, adapters.b[0]
+    n = adapters.out_features
     launch = _launch("sum", adapters, routing, y.device)
-    grid = (routing.tokens, triton.cdiv(n, launch.block_n))
-    if routing.pairs <= SUMMED_PAIRS and len(adapters.b) == 1:
-        expanding.expand_and_sum[grid](
-            out, y, shrunk.values, b, _or(adapters.ranks, routing), routing.topk_ids, routing.token_slot,
-            routing.slot_enabled, _or(pair_weight, routing), out.stride(0), y.stride(0), b.stride(0), b.stride(1),
-            b.stride(2), SLOTS=routing.slots, TOP_K=routing.top_k, N=n, HAS_WEIGHT=pair_weight is not None,
-            BLOCK_N=launch.block_n, **_without(_constants(adapters, routing, y.device), "SLICES"),
-            **_partials(adapters, routing), num_warps=launch.num_warps,
-        )  # fmt: skip
-        return
     expand_add(y, shrunk, adapters, routing, pair_weight)
-    expanding.sum_pairs[grid](
+    expanding.sum_pairs[(routing.tokens, triton.cdiv(n, launch.block_n))](
         out, y, routing.topk_ids, out.stride(0), y.stride(0), EXPERTS=routing.experts, TOP_K=routing.top_k, N=n,
-        BLOCK_N=launch.block_n, num_warps=launch.num_warps, **_pdl(y.device),
+        BLOCK_N=launch.block_n, num_warps=launch.num_warps, **_pdl(routing),
     )  # fmt: skip
-
-
-SUMMED_PAIRS = 256
-"""Up to this many pairs a token's experts are summed together with their deltas: B is read once a pair, not once a tile."""
 
 
 def chunk_columns(in_features: int) -> int:
@@ -196,12 +190,12 @@ def _tiles(adapters: Adapters, routing: Routing) -> tuple[Tensor, ...]:
     return (_or(adapters.ranks, routing), p.tile_key, p.tile_rows, p.tile_pairs, p.tile_counts)
 
 
-def _constants(adapters: Adapters, routing: Routing, device: torch.device) -> dict[str, Any]:
+def _constants(adapters: Adapters, routing: Routing) -> dict[str, Any]:
     """Return what a kernel is compiled for that the layer decides."""
     return {
         "EXPERTS": routing.experts, "RANK": adapters.rank, "SLICES": len(adapters.a),
         "HAS_RANKS": adapters.ranks is not None, "BLOCK_R": max(16, triton.next_power_of_2(adapters.rank)),
-        "ROWS": rows_of_tile(routing.pairs), **_pdl(device),
+        "ROWS": rows_of_tile(routing.pairs), **_pdl(routing),
     }  # fmt: skip
 
 
@@ -213,10 +207,6 @@ def _partials(adapters: Adapters, routing: Routing) -> dict[str, Any]:
 
 def _stride_chunk(adapters: Adapters) -> int:
     return SMALL_PAIRS * adapters.columns
-
-
-def _without(constants: dict[str, Any], name: str) -> dict[str, Any]:
-    return {key: value for key, value in constants.items() if key != name}
 
 
 def _keys(routing: Routing) -> int:
@@ -252,8 +242,12 @@ def _processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
-@lru_cache
-def _pdl(device: torch.device) -> dict[str, Any]:
+def _pdl(routing: Routing) -> dict[str, Any]:
     """Return the switches of programmatic dependent launch, which Hopper brought."""
-    has_pdl = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
-    return {"USE_PDL": True, "launch_pdl": True} if has_pdl else {"USE_PDL": False}
+    use_pdl = not routing.side and _has_pdl(routing.topk_ids.device)
+    return {"USE_PDL": True, "launch_pdl": True} if use_pdl else {"USE_PDL": False}
+
+
+@lru_cache
+def _has_pdl(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9

@@ -17,10 +17,9 @@ from loractl_kernels._triton.tiles import begin, load_a, tile_of, true_rank
 def _input_rows(row_of_pair, pairs, is_row, TOP_K: tl.constexpr, PER_TOKEN: tl.constexpr, HAS_ROWS: tl.constexpr):
     if PER_TOKEN:
         return (pairs // TOP_K).to(tl.int64)
-    elif HAS_ROWS:
+    if HAS_ROWS:
         return tl.load(row_of_pair + pairs, mask=is_row, other=0).to(tl.int64)
-    else:
-        return pairs.to(tl.int64)
+    return pairs.to(tl.int64)
 
 
 @triton.jit
@@ -30,15 +29,22 @@ def shrink_small(
     EXPERTS: tl.constexpr, TOP_K: tl.constexpr, K: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr,
     PER_TOKEN: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_RANKS: tl.constexpr, CHUNK: tl.constexpr,
     STRIDE_CHUNK: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, ROWS: tl.constexpr,
-    STAGES: tl.constexpr, USE_PDL: tl.constexpr,
+    STAGES: tl.constexpr, PLAN_IS_OLD: tl.constexpr, USE_PDL: tl.constexpr,
 ):  # fmt: skip
-    """Write partial sums of one chunk of K for one tile: program (tile, chunk); [chunks, pairs, SLICES * RANK] fp32."""
-    begin(USE_PDL)
+    """Write partial sums of one chunk of K for one tile: program (tile, chunk); [chunks, pairs, SLICES * RANK] fp32.
+
+    PLAN_IS_OLD says that the plan is not what the kernel before this one wrote, so that it may be read ahead.
+    """
+    if not PLAN_IS_OLD:
+        begin(USE_PDL)
     tile = tl.program_id(0)
     chunk = tl.program_id(1)
-    if tile >= tl.load(tile_counts):
-        return
+    is_tile = tile < tl.load(tile_counts)
     key, pairs, is_row = tile_of(tile, tile_key, tile_rows, tile_pairs, ROWS)
+    if PLAN_IS_OLD:
+        begin(USE_PDL)
+    if not is_tile:
+        return
     slot = key // EXPERTS
     rank = true_rank(ranks, slot, RANK, HAS_RANKS)
     rows = _input_rows(row_of_pair, pairs, is_row, TOP_K, PER_TOKEN, HAS_ROWS)

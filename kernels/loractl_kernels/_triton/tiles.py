@@ -15,8 +15,9 @@ import triton.language as tl
 def begin(USE_PDL: tl.constexpr):
     """Wait until the kernel before this one has finished, and let the next one be launched meanwhile.
 
-    With programmatic dependent launch a kernel may be resident before its predecessor has ended. Every kernel here waits
-    first, so nothing older can still be running either.
+    With programmatic dependent launch a kernel may be resident before its predecessor has ended. Every program of every
+    kernel here waits before it lets the next one start, so what is older than the predecessor has ended: weights and an
+    older plan may be read before `begin`, and nothing else. To wait again costs nothing.
     """
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
@@ -52,8 +53,7 @@ def true_rank(ranks, slot, RANK: tl.constexpr, HAS_RANKS: tl.constexpr):
     """Return how many of the stack's RANK rows belong to the adapter in `slot`."""
     if HAS_RANKS:
         return tl.load(ranks + slot)
-    else:
-        return RANK
+    return RANK
 
 
 @triton.jit
@@ -94,6 +94,5 @@ def gate_and_up(gate, up, alpha, limit, beta, SWIGLU_OAI: tl.constexpr):
         gate = tl.minimum(gate, limit)
         up = tl.maximum(tl.minimum(up, limit), -limit)
         return ((up + beta) * gate / (1.0 + tl.exp(-gate * alpha))).to(dtype)
-    else:
-        silu = (gate / (1.0 + tl.exp(-gate))).to(dtype)
-        return (silu.to(tl.float32) * up).to(dtype)
+    silu = (gate / (1.0 + tl.exp(-gate))).to(dtype)
+    return (silu.to(tl.float32) * up).to(dtype)

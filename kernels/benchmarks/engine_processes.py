@@ -1,0 +1,107 @@
+"""Runs of several engines, each a process of its own with a log of its own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rows import fill_best_base
+
+ENGINE = Path(__file__).resolve().with_name("engine.py")
+
+
+def run_all(options: argparse.Namespace) -> int:
+    """Run engines one after the other; one that fails is said loudly and does not stop the rest.
+
+    The engine `vllm` of a model writes the answers that the engine `loractl` of the same model is held to, so it goes
+    first. At the end each row of the run is told the best engine without LoRA.
+    """
+    options.logs.mkdir(parents=True, exist_ok=True)
+    failed = []
+    for engine in sorted(options.engines, key=_turn):
+        model, name = engine.split(":")[:2]
+        extra, reference = ["--metrics", options.metrics], options.logs / f"gate-{model}-{options.run_id}.json"
+        if name == "vllm" or reference.exists():
+            extra += ["--gate", str(reference)]
+        elif name == "loractl":
+            _say(f"*** {engine}: no answers of {model}:vllm in this run, so its own are held to nothing")
+        if _run(engine, options, extra, kv_gib=options.kv_gib, utilization=options.utilization):
+            failed.append(engine)
+    if options.out.exists():
+        fill_best_base(options.out, options.run_id)
+    return _end(failed, f"run {options.run_id}: {len(options.engines) - len(failed)} engines in {options.out}")
+
+
+def warm(options: argparse.Namespace) -> int:
+    """Start engines at once, `options.concurrent` at a time, and let each answer the gate and no more."""
+    options.logs.mkdir(parents=True, exist_ok=True)
+    options.out, options.adapters = options.logs / "warm.jsonl", min(2, options.adapters)
+    with ThreadPoolExecutor(max(1, options.concurrent)) as pool:
+        codes = pool.map(
+            lambda engine: _run(engine, options, ["--metrics", ""], kv_gib=2.0, utilization=0.02), options.engines
+        )
+        failed = [engine for engine, code in zip(options.engines, codes, strict=True) if code]
+    return _end(failed, f"warm: {len(options.engines) - len(failed)} engines started")
+
+
+def command(
+    engine: str, options: argparse.Namespace, extra: list[str], *, kv_gib: float, utilization: float
+) -> list[str]:
+    """Return the command line of one engine, ``MODEL:ENGINE[:MOE_BACKEND]``."""
+    model, name, *backend = engine.split(":")
+    line = [sys.executable, str(ENGINE), "run", "--model", model, "--engine", name, *extra]
+    line += ["--log", str(options.logs / f"{engine.replace(':', '-')}.log"), "--kv-gib", str(kv_gib)]
+    line += ["--utilization", str(utilization), *(["--moe-backend", backend[0]] if backend else [])]
+    for option in ("layers", "adapters", "max_loras", "out", "data", "tokens", "reps", "time_budget", "gate_bound"):
+        line += [f"--{option.replace('_', '-')}", str(getattr(options, option))]
+    return [*line, "--run-id", options.run_id, *(["--fast"] if options.fast else [])]
+
+
+def _run(engine: str, options: argparse.Namespace, extra: list[str], *, kv_gib: float, utilization: float) -> int:
+    start = time.monotonic()
+    line = command(engine, options, extra, kv_gib=kv_gib, utilization=utilization)
+    process = subprocess.Popen(line, start_new_session=True)
+    try:
+        code = process.wait(timeout=options.timeout)
+        why = f"exit status {code}"
+    except subprocess.TimeoutExpired:
+        code, why = 124, f"stopped after {options.timeout:.0f} s"
+    finally:
+        _end_group(process)
+    if code:
+        log = options.logs / f"{engine.replace(':', '-')}.log"
+        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:] if log.exists() else []
+        _say("\n".join([*(f"    {text}" for text in tail), f"*** FAILED: {engine}: {why}; log {log}"]))
+    _say(f"{engine}: {time.monotonic() - start:.0f} s in all")
+    return code
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """End what is left of the engine's own session: its workers hold memory of the GPU."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    finally:
+        process.wait()
+
+
+def _turn(engine: str) -> tuple[str, int]:
+    model, name = engine.split(":")[:2]
+    return model, ("base", "vllm", "loractl").index(name)
+
+
+def _end(failed: list[str], text: str) -> int:
+    _say(text + (f"\n*** FAILED: {', '.join(failed)}" if failed else ""))
+    return 1 if failed else 0
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

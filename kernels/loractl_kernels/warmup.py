@@ -1,0 +1,64 @@
+"""Compile every variant of the kernels that a layer can need, before it serves.
+
+What a kernel is compiled for depends on the layer and on the bucket of the batch's size, so one batch of each bucket is
+enough. Triton keeps what it compiled on disk: a second start takes a second.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from loractl_kernels import ops
+from loractl_kernels.operands import FEW_PAIRS, SMALL_PAIRS, Adapters, Routing, Scratch
+from loractl_kernels.reference import Gating
+
+BATCH_PAIRS = (8, FEW_PAIRS, 256, SMALL_PAIRS, SMALL_PAIRS + 1, 8193)
+"""Batches that between them fall into every bucket, in pairs; see `loractl_kernels._triton.configs.BUCKETS`."""
+
+
+def warm(
+    w13: Adapters, w2: Adapters, *, top_k: int, ids_dtype: torch.dtype, scratch: Scratch, gating: Gating | None,
+    side: bool = False, has_rows: bool = False,
+) -> None:  # fmt: skip
+    """Run a layer's operations on a batch of every bucket, without an adapter in it, so that nothing is computed.
+
+    Args:
+        w13: Stacks of gate and up.
+        w2: Stacks of the down projection.
+        top_k: Experts a token goes to.
+        ids_dtype: dtype of the experts' ids.
+        scratch: What serving will use.
+        gating: The activation that takes the deltas of gate and up; None where they are added by themselves.
+        side: Whether small batches run on two streams.
+        has_rows: Whether rows of gate and up lie in another order than the pairs.
+    """
+    device, dtype = w13.a[0].device, w13.a[0].dtype
+    most = min(scratch.max_pairs, max(BATCH_PAIRS))
+    wide = torch.zeros(most + top_k, max(w13.out_features, w2.out_features), dtype=dtype, device=device)
+    narrow = torch.zeros(most + top_k, max(w13.in_features, w2.in_features), dtype=dtype, device=device)
+    enabled = torch.zeros(w13.slots + 1, dtype=torch.int32, device=device)
+
+    def rows(memory: Tensor, count: int, columns: int) -> Tensor:
+        return memory.view(-1)[: count * columns].view(count, columns)
+
+    for pairs in BATCH_PAIRS:
+        tokens = -(-pairs // top_k)
+        count = tokens * top_k
+        if count > scratch.max_pairs:
+            continue
+        routing: Routing = ops.route(
+            torch.zeros(tokens, top_k, dtype=ids_dtype, device=device),
+            torch.full((tokens,), -1, dtype=torch.int32, device=device), enabled, experts=w13.experts, slots=w13.slots,
+            scratch=scratch, side=side and count <= SMALL_PAIRS,
+        )  # fmt: skip
+        order = torch.arange(count, dtype=torch.int32, device=device) if has_rows else None
+        weight = torch.zeros(tokens, top_k, device=device)
+        gate_up, activated = rows(wide, count, w13.out_features), rows(narrow, count, w2.in_features)
+        shrunk = ops.shrink(rows(narrow, tokens, w13.in_features), w13, routing)
+        if gating is None:
+            ops.expand_add(gate_up, shrunk, w13, routing)
+        else:
+            ops.expand_activate(activated, gate_up, shrunk, w13, routing, gating, row_of_pair=order)
+        shrunk = ops.shrink(activated, w2, routing, row_of_pair=order, is_second=True)
+        ops.expand_add(rows(wide, count, w2.out_features), shrunk, w2, routing, pair_weight=weight)

@@ -1,0 +1,197 @@
+"""vLLM's experts on NVIDIA GPUs with the adapters' deltas fused into the activation and run beside the base's GEMMs.
+
+The experts' own `apply` stays; four of the steps that it calls are replaced. A decode batch of one layer looks so::
+
+    main stream   GEMM of w13 ------+ activation with delta --+-- GEMM of w2 -------+ add delta -- sum
+    side stream   plan, shrink w13 -+                         +-- shrink w2 --------+
+
+so that an adapter adds one launch and the weights that it must read. A larger batch does the same on one stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from vllm.model_executor.layers.fused_moe.activation import MoEActivation
+
+from loractl.vllm_plugin.cuda_punica import LoractlPunicaWrapperGPU
+from loractl_kernels import Gate, ops
+from loractl_kernels.operands import SMALL_PAIRS, Adapters, Routing, Shrunk
+from loractl_kernels.reference import SWIGLU_OAI_ALPHA, SWIGLU_OAI_LIMIT, Gating
+
+
+@dataclass
+class LayerPass:
+    """The adapters' part of one layer for one batch, step by step."""
+
+    routing: Routing
+    w13: Adapters
+    w2: Adapters
+    side: _SideStream | None
+    weights: Tensor
+    row_of_pair: Tensor | None = None
+    shrunk: Shrunk | None = field(default=None, init=False)
+
+    def shrink_input(self, x: Tensor) -> None:
+        """Start on [tokens, hidden] `x`."""
+        self.shrunk = ops.shrink(x, self.w13, self.routing)
+
+    def activate(self, out: Tensor, gate_up: Tensor, gating: Gating) -> None:
+        """Write the activation of `gate_up` plus delta into `out`, and go on to shrink that."""
+        assert self.shrunk is not None
+        if self.side is not None:
+            self.side.join()
+        ops.expand_activate(out, gate_up, self.shrunk, self.w13, self.routing, gating, row_of_pair=self.row_of_pair)
+        self._beside(lambda: self._shrink_activated(out))
+
+    def add_down(self, y: Tensor) -> None:
+        """Add the weighted deltas to [tokens, top_k, hidden] `y`."""
+        assert self.shrunk is not None
+        if self.side is not None:
+            self.side.join()
+        ops.expand_add(y.view(self.routing.pairs, -1), self.shrunk, self.w2, self.routing, pair_weight=self.weights)
+
+    def _shrink_activated(self, activated: Tensor) -> None:
+        self.shrunk = ops.shrink(activated, self.w2, self.routing, row_of_pair=self.row_of_pair, is_second=True)
+
+    def _beside(self, work: Callable[[], None]) -> None:
+        if self.side is None:
+            work()
+        else:
+            self.side.run(work)
+
+
+class _SideStream:
+    """A second stream whose work overlaps with what the current one is given between `run` and `join`."""
+
+    def __init__(self) -> None:
+        self._stream = torch.cuda.Stream()
+        self._forked = torch.cuda.Event()
+        self._done = torch.cuda.Event()
+
+    def run(self, work: Callable[[], None]) -> None:
+        """Launch `work` after all that the current stream has been given so far."""
+        self._forked.record()
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(self._forked)
+            work()
+            self._done.record()
+
+    def join(self) -> None:
+        """Let the current stream wait for it."""
+        torch.cuda.current_stream().wait_event(self._done)
+
+
+class FusedDeltas:
+    """Mixed in before one of vLLM's experts that take adapters; without an adapter in the batch it does nothing."""
+
+    _lora_context: Any
+    _pass: LayerPass | None = None
+    _side: _SideStream | None = None
+
+    def apply(
+        self,
+        output: Tensor,
+        hidden_states: Tensor,
+        w1: Tensor,
+        w2: Tensor,
+        topk_weights: Tensor,
+        topk_ids: Tensor,
+        activation: MoEActivation,
+        global_num_experts: int,
+        expert_map: Tensor | None,
+        *others: Any,
+        **named: Any,
+    ) -> None:
+        """Run the layer; vLLM's contract."""
+        try:
+            self._pass = self._begin(hidden_states, topk_weights, topk_ids, activation, expert_map)
+            super().apply(  # type: ignore[misc]
+                output, hidden_states, w1, w2, topk_weights, topk_ids, activation, global_num_experts, expert_map,
+                *others, **named,
+            )  # fmt: skip
+        finally:
+            self._pass = None
+
+    def apply_w13_lora(self, lora_context: Any, **operands: Any) -> tuple[Any, ...]:
+        """Leave the delta to the activation where this class adds it."""
+        if self._pass is None:
+            return cast("tuple[Any, ...]", super().apply_w13_lora(lora_context, **operands))  # type: ignore[misc]
+        return (None, None, None, None)
+
+    def activation(self, activation: MoEActivation, output: Tensor, input: Tensor, **named: Any) -> None:  # noqa: A002
+        """Activate, with the deltas of gate and up."""
+        if self._pass is None:
+            super().activation(activation, output, input, **named)  # type: ignore[misc]
+        else:
+            self._pass.activate(output, input, self._gating(activation))
+
+    def apply_w2_lora(self, lora_context: Any, **operands: Any) -> None:
+        """Add the deltas of the down projection."""
+        if self._pass is None:
+            super().apply_w2_lora(lora_context, **operands)  # type: ignore[misc]
+        else:
+            self._pass.add_down(operands["y"])
+
+    def _begin(
+        self,
+        hidden_states: Tensor,
+        topk_weights: Tensor,
+        topk_ids: Tensor,
+        activation: MoEActivation,
+        expert_map: Tensor | None,
+        row_of_pair: Tensor | None = None,
+    ) -> LayerPass | None:
+        """Start the adapters' part of a batch, or return None where there is none or vLLM's way has to be gone."""
+        context = self._lora_context
+        punica = None if context is None else context.punica_wrapper
+        if not isinstance(punica, LoractlPunicaWrapperGPU) or not punica.has_adapters() or topk_ids.numel() == 0:
+            return None
+        x = hidden_states if context.original_hidden_states is None else context.original_hidden_states
+        a, b = context.w13_lora_a_stacked, context.w13_lora_b_stacked
+        is_plain = not (context.enable_moe_shared_loras or context.local_token_lora_mapping is not None)
+        if (
+            not is_plain
+            or context.aux_stream is not None
+            or self._gating(activation) is None
+            or x.shape[0] != topk_ids.shape[0]
+            or not punica.takes(a, x, fully_sharded=context.fully_sharded, expert_map=expert_map)
+        ):
+            return None
+        w13, w2 = punica.adapters(a, b), punica.adapters(context.w2_lora_a_stacked, context.w2_lora_b_stacked)
+        has_rows = row_of_pair is not None
+        punica.warm(w13, w2, topk_ids, self._gating(activation), side=True, has_rows=has_rows)
+        side = self._side_stream() if topk_ids.numel() <= SMALL_PAIRS else None
+        started: list[LayerPass] = []
+
+        def start() -> None:
+            routing = punica.route(a, topk_ids, context.adapter_enabled, None, side=side is not None)
+            layer = LayerPass(routing, w13, w2, side, topk_weights.contiguous(), row_of_pair)
+            layer.shrink_input(x)
+            started.append(layer)
+
+        if side is None:
+            start()
+        else:
+            side.run(start)
+        return started[0]
+
+    def _gating(self, activation: MoEActivation) -> Any:
+        """Return the activation as the kernels take it, or None where they do not."""
+        config: Any = self.quant_config  # type: ignore[attr-defined]
+        limit = None if config is None else config.gemm1_clamp_limit
+        if activation == MoEActivation.SILU and limit is None:
+            return Gating(Gate.SILU)
+        if activation == MoEActivation.SWIGLUOAI:
+            alpha = None if config is None else config.gemm1_alpha
+            return Gating(Gate.SWIGLU_OAI, alpha or SWIGLU_OAI_ALPHA, limit or SWIGLU_OAI_LIMIT)
+        return None
+
+    def _side_stream(self) -> _SideStream:
+        if FusedDeltas._side is None:
+            FusedDeltas._side = _SideStream()
+        return FusedDeltas._side

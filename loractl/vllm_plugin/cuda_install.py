@@ -1,0 +1,54 @@
+"""Which of vLLM's classes give way to loractl's on NVIDIA GPUs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+from loractl.vllm_plugin import slot_ranks
+from loractl.vllm_plugin.compat import Symbol
+
+
+def install_on_cuda(symbols: Mapping[str, Symbol]) -> str:
+    """Put loractl's kernels behind every seam, and return what to say of it."""
+    from loractl.vllm_plugin.cuda_punica import install_punica
+
+    install_punica(symbols)
+    slot_ranks.keep(symbols)
+    for name in ("triton_experts", "marlin_experts"):
+        _fuse(symbols[name])
+    _serve_gpt_oss_by_oai(symbols)
+    return "loractl's in Triton: deltas fused into the activation of the experts (OAI, Triton, Marlin)"
+
+
+def _fuse(symbol: Symbol) -> None:
+    """Put `FusedDeltas` before a class of experts, under the name by which vLLM finds it."""
+    from loractl.vllm_plugin.cuda_experts import FusedDeltas
+
+    symbol.resolve()
+    module = importlib.import_module(symbol.module)
+    name = symbol.attribute.partition(".")[0]
+    original: Any = getattr(module, name)
+    fused = type(f"Loractl{name}", (FusedDeltas, original), {"__module__": __name__, "__doc__": original.__doc__})
+    setattr(module, name, fused)
+
+
+def _serve_gpt_oss_by_oai(symbols: Mapping[str, Symbol]) -> None:
+    """Let mxfp4 experts with adapters run on the OAI GEMMs, where those run, rather than on Marlin's."""
+    from loractl.vllm_plugin.cuda_oai_experts import LoractlOAIExperts
+
+    symbols["oai_experts"].resolve()
+    importlib.import_module(symbols["oai_experts"].module).UnfusedOAITritonExperts = LoractlOAIExperts
+    oracle: Any = importlib.import_module(symbols["mxfp4_priorities"].module)
+    original: Any = symbols["mxfp4_priorities"].resolve()
+    backend = oracle.Mxfp4MoeBackend
+
+    def priorities() -> list[Any]:
+        """Return vLLM's order with the unfused OAI experts before Marlin; the fused ones, before both, take no LoRA."""
+        order = [entry for entry in original() if entry is not backend.TRITON_UNFUSED]
+        if backend.MARLIN in order:
+            order.insert(order.index(backend.MARLIN), backend.TRITON_UNFUSED)
+        return order
+
+    setattr(oracle, symbols["mxfp4_priorities"].attribute, priorities)
