@@ -130,7 +130,7 @@ SMALL_ROWS = 16
 TILE_ROWS = 32
 """Rows of a tile of a larger one."""
 FEW_PAIRS = 64
-"""Up to this many pairs one program plans a batch; a small one otherwise compares each pair with each in two kernels."""
+"""Up to this many pairs one program plans a batch; another small one takes two kernels that compare each with each."""
 HIST_PAIRS = 256
 """Pairs that one program of the planner for more counts."""
 MAX_CHUNKS = 8
@@ -195,7 +195,8 @@ class Plan:
     def within(cls, scratch: Scratch, pairs: int, keys: int) -> Self:
         """Return where the plan of `pairs` pairs over `keys` keys lies in `scratch`."""
         sizes = _plan_sizes(pairs, keys)
-        return cls(*scratch.ints[: sum(sizes)].split(sizes))
+        views: tuple[Tensor, ...] = torch.split(scratch.ints[: sum(sizes)], list(sizes))  # pyright: ignore[reportUnknownVariableType]
+        return cls(*views)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,14 +7,14 @@ The deltas of a layer, with slot s and expert e of each pair::
 
 `shrink` is the inner product; `expand_add`, `expand_activate` and `expand_sum` the outer one, alone or together with
 what the layer does next. Every back end keeps four rules: a delta is summed in fp32, added to the base's value and
-rounded once to the output's dtype; an activation and a sum over k read the rounded value; a row without an adapter comes
-out as if nothing had been added; and no row depends on another row of the batch.
+rounded once to the output's dtype; an activation and a sum over k read the rounded value; a row without an adapter
+comes out as if nothing had been added; and no row depends on another row of the batch.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -80,7 +80,8 @@ def route(
     if topk_ids.numel() > scratch.max_pairs or experts * slots > scratch.max_keys:
         fits = f"at most {scratch.max_pairs} pairs over {scratch.max_keys} (slot, expert) keys, as its scratch is"
         raise ShapeError("topk_ids", expected=fits, found=(*topk_ids.shape, experts * slots))
-    return _triton().plan(Routing(topk_ids, token_slot, slot_enabled, experts, slots, scratch, side=side))
+    planned: Routing = _triton().plan(Routing(topk_ids, token_slot, slot_enabled, experts, slots, scratch, side=side))
+    return planned
 
 
 def shrink(
@@ -92,7 +93,8 @@ def shrink(
         x: [tokens, in_features] or [pairs, in_features], rows contiguous.
         adapters: One projection's stacks, dtype of `x`.
         routing: The batch.
-        row_of_pair: [pairs] int32, which row of a per-pair `x` belongs to each pair; None where they are in order.
+        row_of_pair: [pairs] int32, which row of a per-pair `x` belongs to each pair, negative for none; None where they
+            are in order.
         is_second: Whether to use the scratch's second half, so that the first stays valid.
 
     Raises:
@@ -111,7 +113,8 @@ def shrink(
     if adapters.columns > routing.scratch.max_columns:
         expected = f"at most {routing.scratch.max_columns} columns, as the scratch is"
         raise ShapeError("a", expected=expected, found=(len(adapters.a), adapters.rank))
-    return _triton().shrink(x, adapters, routing, row_of_pair, is_second=is_second)
+    shrunk: Shrunk = _triton().shrink(x, adapters, routing, row_of_pair, is_second=is_second)
+    return shrunk
 
 
 def expand_add(
@@ -159,7 +162,8 @@ def expand_activate(
         adapters: The stacks of gate and up, dtype of `y`.
         routing: The batch.
         gating: The activation, and how gate and up lie in the columns of `y`.
-        row_of_pair: [pairs] int32, which row of `y` and of `out` belongs to each pair; None where they are in order.
+        row_of_pair: [pairs] int32, which row of `y` and of `out` belongs to each pair, negative for none; None where
+            they are in order.
 
     Raises:
         ShapeError: The operands disagree.
@@ -204,7 +208,7 @@ def expand_sum(
         _triton().expand_sum(out, y, shrunk, adapters, routing, pair_weight)
 
 
-def _triton():  # type: ignore[no-untyped-def]
+def _triton() -> Any:
     """Import the Triton back end when it is asked for: the reference must run where there is no Triton."""
     try:
         from loractl_kernels._triton import moe
@@ -225,8 +229,10 @@ def _check_matrix(name: str, matrix: Tensor, shape: tuple[int, int]) -> None:
 
 
 def _check_rows(name: str, rows: Tensor | None, routing: Routing) -> None:
-    if rows is not None and (tuple(rows.shape) != (routing.pairs,) or rows.dtype != torch.int32):
-        raise ShapeError(name, expected=f"[{routing.pairs}] of int32", found=tuple(rows.shape))
+    if rows is not None and tuple(rows.shape) != (routing.pairs,):
+        raise ShapeError(name, expected=f"[{routing.pairs}]", found=tuple(rows.shape))
+    if rows is not None and rows.dtype != torch.int32:
+        raise DtypeError(name, expected="int32", found=str(rows.dtype))
 
 
 def _check_weight(weight: Tensor | None, routing: Routing) -> None:

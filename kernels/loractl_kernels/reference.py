@@ -98,8 +98,8 @@ def expand_sum(
 ) -> None:
     """Write the sum over k of `y` plus delta into [tokens, out_features] `out`; see `ops.expand_sum`."""
     expand_add(y, shrunk, adapters, routing, pair_weight)
-    is_routed = (routing.topk_ids >= 0).unsqueeze(-1)
-    out.copy_(sum_top_k(torch.where(is_routed, y.view(routing.tokens, routing.top_k, -1), 0)))
+    is_routed = ((routing.topk_ids >= 0) & (routing.topk_ids < routing.experts)).unsqueeze(-1)
+    out.copy_(sum_top_k(torch.where(is_routed, y.view(routing.tokens, routing.top_k, y.shape[1]), 0)))
 
 
 def _deltas(
@@ -107,7 +107,7 @@ def _deltas(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield the pairs of each (slot, expert) with their [pairs, out_features] fp32 deltas.
 
-    The slices of a two-slice stack are gate and up: interleaved where the layer's columns are, else one after the other.
+    The slices of a two-slice stack are gate and up: interleaved where the layer's columns are, else one after another.
     """
     for key, pairs in _groups(_pair_keys(routing)):
         slot, expert = divmod(key, routing.experts)

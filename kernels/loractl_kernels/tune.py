@@ -26,23 +26,29 @@ from loractl_kernels.shapes import MoeShape
 
 LARGEST_TOKENS: Final = 4096
 _WARPS: Final = (1, 2, 4, 8)
-_PROGRAMS: Final = (1, 2, 4, 8, 16)
-_BLOCKS: Final = (16, 32, 64, 128, 256)
+_PROGRAMS: Final = (2, 4, 8, 16, 32)
+_EXPAND: Final = {
+    "block_n": (32, 64, 128, 256),
+    "num_warps": _WARPS,
+    "num_stages": (1, 2, 3, 4),
+    "programs_per_sm": _PROGRAMS,
+}
+_SUM: Final = {"block_n": (64, 128, 256, 512, 1024), "num_warps": _WARPS}
 AXES: Final[Mapping[str, Mapping[str, Sequence[int]]]] = MappingProxyType(
     {
         "shrink_small": {"block_k": (32, 64, 128), "num_warps": _WARPS, "num_stages": (1, 2, 3, 4, 6)},
         "shrink_tiled": {
             "block_k": (32, 64, 128),
-            "num_warps": _WARPS[1:],
+            "num_warps": _WARPS,
             "num_stages": (2, 3, 4, 5),
-            "programs_per_sm": _PROGRAMS[1:],
+            "programs_per_sm": _PROGRAMS,
         },
-        "expand_small": {"block_n": _BLOCKS, "num_warps": _WARPS, "programs_per_sm": _PROGRAMS},
-        "expand_tiled": {"block_n": _BLOCKS[1:], "num_warps": _WARPS[1:], "programs_per_sm": _PROGRAMS[1:]},
-        "activate_small": {"block_n": _BLOCKS, "num_warps": _WARPS, "programs_per_sm": _PROGRAMS},
-        "activate_tiled": {"block_n": _BLOCKS[1:], "num_warps": _WARPS[1:], "programs_per_sm": _PROGRAMS[1:]},
-        "sum_small": {"block_n": _BLOCKS, "num_warps": _WARPS},
-        "sum_tiled": {"block_n": _BLOCKS[1:], "num_warps": _WARPS},
+        "expand_small": _EXPAND,
+        "expand_tiled": _EXPAND,
+        "activate_small": _EXPAND,
+        "activate_tiled": _EXPAND,
+        "sum_small": _SUM,
+        "sum_tiled": _SUM,
     }
 )
 """Which numbers of a launch each kernel reads, and what is tried for them."""

@@ -11,8 +11,8 @@ so that an adapter adds one launch and the weights that it must read. A larger b
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from loractl_kernels import Gate, ops
 from loractl_kernels.operands import SMALL_PAIRS, Adapters, Routing, Shrunk
 from loractl_kernels.reference import SWIGLU_OAI_ALPHA, SWIGLU_OAI_LIMIT, Gating
 
+_Result = TypeVar("_Result")
+
 
 @dataclass
 class LayerPass:
@@ -31,55 +33,48 @@ class LayerPass:
     routing: Routing
     w13: Adapters
     w2: Adapters
-    side: _SideStream | None
+    gating: Gating
     weights: Tensor
-    row_of_pair: Tensor | None = None
-    shrunk: Shrunk | None = field(default=None, init=False)
+    shrunk: Shrunk
+    side: _SideStream | None
+    row_of_pair: Tensor | None
 
-    def shrink_input(self, x: Tensor) -> None:
-        """Start on [tokens, hidden] `x`."""
-        self.shrunk = ops.shrink(x, self.w13, self.routing)
-
-    def activate(self, out: Tensor, gate_up: Tensor, gating: Gating) -> None:
+    def activate(self, out: Tensor, gate_up: Tensor) -> None:
         """Write the activation of `gate_up` plus delta into `out`, and go on to shrink that."""
-        assert self.shrunk is not None
         if self.side is not None:
             self.side.join()
-        ops.expand_activate(out, gate_up, self.shrunk, self.w13, self.routing, gating, row_of_pair=self.row_of_pair)
-        self._beside(lambda: self._shrink_activated(out))
+        ops.expand_activate(
+            out, gate_up, self.shrunk, self.w13, self.routing, self.gating, row_of_pair=self.row_of_pair
+        )
+
+        def shrink() -> Shrunk:
+            return ops.shrink(out, self.w2, self.routing, row_of_pair=self.row_of_pair, is_second=True)
+
+        self.shrunk = shrink() if self.side is None else self.side.run(shrink)
 
     def add_down(self, y: Tensor) -> None:
         """Add the weighted deltas to [tokens, top_k, hidden] `y`."""
-        assert self.shrunk is not None
         if self.side is not None:
             self.side.join()
         ops.expand_add(y.view(self.routing.pairs, -1), self.shrunk, self.w2, self.routing, pair_weight=self.weights)
-
-    def _shrink_activated(self, activated: Tensor) -> None:
-        self.shrunk = ops.shrink(activated, self.w2, self.routing, row_of_pair=self.row_of_pair, is_second=True)
-
-    def _beside(self, work: Callable[[], None]) -> None:
-        if self.side is None:
-            work()
-        else:
-            self.side.run(work)
 
 
 class _SideStream:
     """A second stream whose work overlaps with what the current one is given between `run` and `join`."""
 
     def __init__(self) -> None:
-        self._stream = torch.cuda.Stream()
-        self._forked = torch.cuda.Event()
-        self._done = torch.cuda.Event()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        self._forked = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self._done = torch.cuda.Event()  # type: ignore[no-untyped-call]
 
-    def run(self, work: Callable[[], None]) -> None:
-        """Launch `work` after all that the current stream has been given so far."""
+    def run(self, work: Callable[[], _Result]) -> _Result:
+        """Launch `work` after all that the current stream has been given so far, and return what it returns."""
         self._forked.record()
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(self._forked)
-            work()
+            result = work()
             self._done.record()
+        return result
 
     def join(self) -> None:
         """Let the current stream wait for it."""
@@ -128,7 +123,7 @@ class FusedDeltas:
         if self._pass is None:
             super().activation(activation, output, input, **named)  # type: ignore[misc]
         else:
-            self._pass.activate(output, input, self._gating(activation))
+            self._pass.activate(output, input)
 
     def apply_w2_lora(self, lora_context: Any, **operands: Any) -> None:
         """Add the deltas of the down projection."""
@@ -147,47 +142,43 @@ class FusedDeltas:
         row_of_pair: Tensor | None = None,
     ) -> LayerPass | None:
         """Start the adapters' part of a batch, or return None where there is none or vLLM's way has to be gone."""
-        context = self._lora_context
-        punica = None if context is None else context.punica_wrapper
-        if not isinstance(punica, LoractlPunicaWrapperGPU) or not punica.has_adapters() or topk_ids.numel() == 0:
+        context: Any = self._lora_context
+        if context is None or topk_ids.numel() == 0:
+            return None
+        punica: object = context.punica_wrapper
+        if not isinstance(punica, LoractlPunicaWrapperGPU) or not punica.has_adapters():
             return None
         x = hidden_states if context.original_hidden_states is None else context.original_hidden_states
         a, b = context.w13_lora_a_stacked, context.w13_lora_b_stacked
         is_plain = not (context.enable_moe_shared_loras or context.local_token_lora_mapping is not None)
+        gating = self._gating(activation)
         if (
             not is_plain
             or context.aux_stream is not None
-            or self._gating(activation) is None
+            or gating is None
             or x.shape[0] != topk_ids.shape[0]
             or not punica.takes(a, x, fully_sharded=context.fully_sharded, expert_map=expert_map)
         ):
             return None
         w13, w2 = punica.adapters(a, b), punica.adapters(context.w2_lora_a_stacked, context.w2_lora_b_stacked)
-        has_rows = row_of_pair is not None
-        punica.warm(w13, w2, topk_ids, self._gating(activation), side=True, has_rows=has_rows)
+        punica.warm(w13, w2, topk_ids, gating, side=True, has_rows=row_of_pair is not None)
         side = self._side_stream() if topk_ids.numel() <= SMALL_PAIRS else None
-        started: list[LayerPass] = []
 
-        def start() -> None:
+        def start() -> LayerPass:
             routing = punica.route(a, topk_ids, context.adapter_enabled, None, side=side is not None)
-            layer = LayerPass(routing, w13, w2, side, topk_weights.contiguous(), row_of_pair)
-            layer.shrink_input(x)
-            started.append(layer)
+            shrunk = ops.shrink(x, w13, routing)
+            return LayerPass(routing, w13, w2, gating, topk_weights.contiguous(), shrunk, side, row_of_pair)
 
-        if side is None:
-            start()
-        else:
-            side.run(start)
-        return started[0]
+        return start() if side is None else side.run(start)
 
-    def _gating(self, activation: MoEActivation) -> Any:
+    def _gating(self, activation: MoEActivation) -> Gating | None:
         """Return the activation as the kernels take it, or None where they do not."""
-        config: Any = self.quant_config  # type: ignore[attr-defined]
-        limit = None if config is None else config.gemm1_clamp_limit
+        config: Any = getattr(self, "quant_config", None)
+        limit = cast("float | None", getattr(config, "gemm1_clamp_limit", None))
         if activation == MoEActivation.SILU and limit is None:
             return Gating(Gate.SILU)
         if activation == MoEActivation.SWIGLUOAI:
-            alpha = None if config is None else config.gemm1_alpha
+            alpha = cast("float | None", getattr(config, "gemm1_alpha", None))
             return Gating(Gate.SWIGLU_OAI, alpha or SWIGLU_OAI_ALPHA, limit or SWIGLU_OAI_LIMIT)
         return None
 

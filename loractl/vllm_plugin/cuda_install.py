@@ -39,7 +39,11 @@ def _serve_gpt_oss_by_oai(symbols: Mapping[str, Symbol]) -> None:
     from loractl.vllm_plugin.cuda_oai_experts import LoractlOAIExperts
 
     symbols["oai_experts"].resolve()
-    importlib.import_module(symbols["oai_experts"].module).UnfusedOAITritonExperts = LoractlOAIExperts
+    setattr(
+        importlib.import_module(symbols["oai_experts"].module),
+        symbols["oai_experts"].attribute.partition(".")[0],
+        LoractlOAIExperts,
+    )
     oracle: Any = importlib.import_module(symbols["mxfp4_priorities"].module)
     original: Any = symbols["mxfp4_priorities"].resolve()
     backend = oracle.Mxfp4MoeBackend

@@ -1,8 +1,8 @@
 """gpt-oss's mxfp4 experts by the OAI Triton GEMMs, with adapters, and with nothing copied between the steps.
 
-vLLM 0.32.0 gives LoRA the Marlin GEMMs, which are slower here. Its own unfused class around the OAI ones sorts rows back
-and forth between the steps; this one leaves them in order of expert, which is what the second GEMM wants, and lets the
-kernels find a pair's row.
+vLLM 0.32.0 gives LoRA the Marlin GEMMs, which are slower here. Its own unfused class around the OAI ones sorts rows
+back and forth between the steps; this one leaves them in order of expert, which is what the second GEMM wants, and lets
+the kernels find a pair's row.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from typing import Any
 
 from torch import Tensor
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
-from vllm.model_executor.layers.fused_moe.experts import gpt_oss_triton_kernels_moe as oai
+from vllm.model_executor.layers.fused_moe.experts import gpt_oss_triton_kernels_moe
 
 from loractl.vllm_plugin.cuda_experts import FusedDeltas
 
+oai: Any = gpt_oss_triton_kernels_moe  # what it brings in of triton_kernels has no types
 
-class LoractlOAIExperts(FusedDeltas, oai.UnfusedOAITritonExperts):  # type: ignore[misc]
+
+class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITritonExperts):
     """The experts of gpt-oss with adapters."""
 
     def apply(
@@ -48,6 +50,8 @@ class LoractlOAIExperts(FusedDeltas, oai.UnfusedOAITritonExperts):  # type: igno
         experts, _, columns = w1.shape
         tokens, hidden = hidden_states.shape
         top_k = topk_ids.shape[1]
+        routing: Any
+        gather: Any
         routing, gather, scatter = self._make_routing_data(topk_ids, topk_weights, experts)
         layer = self._begin(hidden_states, topk_weights, topk_ids, activation, expert_map, gather.dst_indx)
         gate_up = oai._resize_cache(workspace2, (1, tokens * top_k, columns))
@@ -58,9 +62,9 @@ class LoractlOAIExperts(FusedDeltas, oai.UnfusedOAITritonExperts):  # type: igno
             gammas=None, fused_activation=None, y=gate_up,
         )  # fmt: skip
         if layer is None:
-            self._plain_activation(activation, activated, gate_up.view(-1, columns))
+            self.activation(activation, activated, gate_up.view(-1, columns))
         else:
-            layer.activate(activated, gate_up.view(-1, columns), self._gating(activation))
+            layer.activate(activated, gate_up.view(-1, columns))
         # With one expert a token the GEMM scatters its rows without adding them up.
         routing.n_expts_act = 1
         oai.matmul_ogs(
@@ -71,6 +75,3 @@ class LoractlOAIExperts(FusedDeltas, oai.UnfusedOAITritonExperts):  # type: igno
         if layer is not None:
             layer.add_down(pairs)
         oai.masked_moe_sum(pairs, topk_ids, output)
-
-    def _plain_activation(self, activation: MoEActivation, output: Tensor, gate_up: Tensor) -> None:
-        oai.UnfusedOAITritonExperts.activation(self, activation, output, gate_up)

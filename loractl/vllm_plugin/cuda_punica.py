@@ -23,7 +23,7 @@ _Plan = tuple[Any, Tensor | None, Tensor | None, Tensor | None]
 _NO_PLAN: _Plan = (None, None, None, None)
 
 
-class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]  (final)
+class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGeneralTypeIssues]  (vLLM calls it final)
     """Computes the two deltas of MoE layers with `loractl_kernels`; the rest is vLLM's.
 
     What the kernels do not take runs vLLM's own: ranks over 128, fully sharded adapters, experts spread over ranks, and
@@ -33,7 +33,7 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # type: ignore[misc]  # pyrigh
     def __init__(
         self, max_num_batched_tokens: int, max_batches: int, device: torch.device | str, **kwargs: Any
     ) -> None:
-        super().__init__(max_num_batched_tokens, max_batches, device, **kwargs)
+        super().__init__(max_num_batched_tokens, max_batches, device, **kwargs)  # pyright: ignore[reportUnknownMemberType]
         self._max_tokens = max_num_batched_tokens
         self._scratches: dict[tuple[int, int, int, int], Scratch] = {}
         self._adapters: dict[tuple[int, int], Adapters] = {}

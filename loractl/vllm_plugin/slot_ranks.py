@@ -1,7 +1,7 @@
 """The true rank of the adapter in each slot, so that a small adapter does not pay for the rank of a large neighbour.
 
-vLLM's stacks are as wide as the largest rank and filled up with zeros. What an adapter really has is seen when it is put
-into its slot, and kept on the GPU beside the stack.
+vLLM's stacks are as wide as the largest rank and filled up with zeros. What an adapter really has is seen when it is
+put into its slot, and kept on the GPU beside the stack.
 """
 
 from __future__ import annotations

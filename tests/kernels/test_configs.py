@@ -16,13 +16,15 @@ from loractl_kernels import tune
 from loractl_kernels._triton import configs
 from loractl_kernels._triton.configs import BUCKETS, ConfigError, Key, Launch, launch_for
 from loractl_kernels.bench import GateError
+from loractl_kernels.operands import SMALL_PAIRS
 from loractl_kernels.shapes import SHAPES, shape_of
 
 CPU = torch.device("cpu")
 SIZES = {"in_features": 2880, "out_features": 5760, "columns": 32}
 OTHER = Launch(32, 32, 8, 2, 2)
 LAUNCH = {"block_n": 64, "block_k": 64, "num_warps": 4, "num_stages": 3, "programs_per_sm": 4}
-ENTRY = {"kernel": "expand_small", "max_pairs": 16, **SIZES, "launch": LAUNCH}
+FIRST = BUCKETS["expand_small"][0]
+ENTRY = {"kernel": "expand_small", "max_pairs": FIRST, **SIZES, "launch": LAUNCH}
 FILES = sorted(Path(configs.__file__).with_name("configs").glob("*.json"))
 
 
@@ -43,6 +45,10 @@ def write(folder: Path, document: object) -> None:
     (folder / "cpu.json").write_text(text)
 
 
+def test_bucket_of_small_batches_ends_where_they_do():
+    assert {buckets[-1] for kernel, buckets in BUCKETS.items() if kernel.endswith("small")} == {SMALL_PAIRS}
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_packaged_file_can_be_read(path):
     assert configs.read_table(path, is_default=path.name == "default.json")
@@ -55,15 +61,17 @@ def test_default_covers_every_kernel_and_bucket():
 
 
 def test_default_is_what_an_unknown_gpu_gets():
-    assert lookup("shrink_small") == Launch(64, 128, 4, 3, 4)
-    assert lookup("expand_tiled", pairs=5000) == Launch(128, 64, 4, 3, 4)
+    table = configs.read_table(FILES[0].with_name("default.json"), is_default=True)
+
+    assert lookup("expand_small") == table[Key("expand_small", FIRST)]
+    assert lookup("expand_tiled", pairs=1 << 20) == table[Key("expand_tiled", None)]
 
 
 @pytest.mark.parametrize(
     ("kernel", "pairs", "bucket"),
     [
-        ("shrink_small", 0, 16), ("shrink_small", 16, 16), ("shrink_small", 17, 64), ("shrink_small", 256, 256),
-        ("shrink_small", 999, 256), ("sum_tiled", 257, 1024), ("sum_tiled", 1025, 8192), ("sum_tiled", 8193, None),
+        ("shrink_small", 0, 64), ("shrink_small", 64, 64), ("shrink_small", 65, 256), ("shrink_small", 1024, 1024),
+        ("shrink_small", 9999, 1024), ("sum_tiled", 1025, 8192), ("sum_tiled", 8192, 8192), ("sum_tiled", 8193, None),
     ],
 )  # fmt: skip
 def test_batch_chooses_the_bucket(kernel, pairs, bucket):
@@ -71,11 +79,11 @@ def test_batch_chooses_the_bucket(kernel, pairs, bucket):
 
 
 def test_entry_of_the_user_wins_for_its_family_alone(folder):
-    configs.write_table(folder / "cpu.json", "cpu", {Key("expand_small", 16, **SIZES): OTHER})
+    configs.write_table(folder / "cpu.json", "cpu", {Key("expand_small", FIRST, **SIZES): OTHER})
 
     assert lookup() == OTHER
     assert lookup(columns=16) != OTHER
-    assert lookup(pairs=17) != OTHER
+    assert lookup(pairs=FIRST + 1) != OTHER
 
 
 def test_forced_launch_holds_inside_alone():
@@ -103,7 +111,7 @@ def test_forced_launch_holds_inside_alone():
         pytest.param(ENTRY | {"kernel": "rm"}, "entry 0: kernel must be one of shrink_small", id="kernel"),
         pytest.param(ENTRY | {"kernel": ["x"]}, "entry 0: kernel must be one of", id="unhashable-kernel"),
         pytest.param(ENTRY | {"max_pairs": 17}, "entry 0: max_pairs must be one of", id="bucket"),
-        pytest.param(ENTRY | {"max_pairs": 16.0}, "entry 0: max_pairs must be one of", id="float-bucket"),
+        pytest.param(ENTRY | {"max_pairs": float(FIRST)}, "entry 0: max_pairs must be one of", id="float-bucket"),
         pytest.param(ENTRY | {"columns": True}, "entry 0: columns must be a positive integer", id="bool"),
         pytest.param(ENTRY | {"columns": -1}, "entry 0: columns must be a positive integer", id="negative"),
         pytest.param(ENTRY | {"note": ""}, "entry 0 must have", id="unknown-name"),
@@ -213,14 +221,15 @@ def test_search_takes_no_launch_that_is_refused():
 
 
 def test_search_raises_where_the_launch_in_use_is_wrong():
-    with pytest.raises(GateError, match="gpt-oss-20b r32 w13 expand_small, <= 16 pairs: the launch in use"):
+    with pytest.raises(GateError, match="gpt-oss-20b r32 w13 expand_small, <= 64 pairs: the launch in use"):
         tune.find(searches_of("expand_small")[0], lambda search, launch: math.inf, OTHER)
 
 
 def test_searches_cover_both_projections_once():
     wanted = searches_of(*BUCKETS)
 
-    assert len(wanted) == len({search.key for search in wanted}) == 2 * 3 * 6
+    buckets = len(BUCKETS["shrink_small"]) + len(BUCKETS["shrink_tiled"])
+    assert len(wanted) == len({search.key for search in wanted}) == 6 * buckets
     assert {search.key.kernel for search in wanted if search.is_second}.isdisjoint({"activate_small", "activate_tiled"})
     assert {search.key.columns for search in tune.searches([(shape_of("OLMoE-1B-7B"), 16)])} == {16, 32}
 

@@ -13,6 +13,7 @@ import pytest
 from kernels.cases import INTERPRETED, REAL_BOUNDS
 
 TESTS = Path(__file__).parents[1]
+pytestmark = pytest.mark.timeout(900)  # one process runs all cases, while the first test waits
 ACCURACY = tuple(f"accuracy of {output}" for output in ("w13", "activation", "w2", "total"))
 CHECKS = (*ACCURACY, "base rows", "isolation", "scratch", "row_of_pair", "alone")
 

@@ -37,19 +37,19 @@ def _deinterleave(tile):
 @triton.jit
 def _deltas(
     first, second, b0, b1, block, offsets_r, stride_out, rank,
-    N: tl.constexpr, BLOCK_N: tl.constexpr, SLICES: tl.constexpr, INTERLEAVED: tl.constexpr,
+    N: tl.constexpr, BLOCK_N: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, INTERLEAVED: tl.constexpr,
 ):  # fmt: skip
-    """Return [ROWS, BLOCK_N] fp32 deltas of gate and of up from the rank vectors, of B's dtype, of one or two slices."""
+    """Return [ROWS, BLOCK_N] fp32 deltas of gate and of up from the rank vectors of one or two slices."""
     columns = block * BLOCK_N + tl.arange(0, BLOCK_N)
     is_column = columns < N
     if SLICES == 2:
-        gate = tl.dot(first, tl.trans(load_b(b0, columns, offsets_r, stride_out, rank, is_column)))
-        return gate, tl.dot(second, tl.trans(load_b(b1, columns, offsets_r, stride_out, rank, is_column)))
+        gate = tl.dot(first, tl.trans(load_b(b0, columns, offsets_r, stride_out, rank, is_column, RANK)))
+        return gate, tl.dot(second, tl.trans(load_b(b1, columns, offsets_r, stride_out, rank, is_column, RANK)))
     if INTERLEAVED:
         wide = block * (2 * BLOCK_N) + tl.arange(0, 2 * BLOCK_N)
-        return _deinterleave(tl.dot(first, tl.trans(load_b(b0, wide, offsets_r, stride_out, rank, wide < 2 * N))))
-    gate = tl.dot(first, tl.trans(load_b(b0, columns, offsets_r, stride_out, rank, is_column)))
-    up = tl.dot(first, tl.trans(load_b(b0, N + columns, offsets_r, stride_out, rank, is_column)))
+        return _deinterleave(tl.dot(first, tl.trans(load_b(b0, wide, offsets_r, stride_out, rank, wide < 2 * N, RANK))))
+    gate = tl.dot(first, tl.trans(load_b(b0, columns, offsets_r, stride_out, rank, is_column, RANK)))
+    up = tl.dot(first, tl.trans(load_b(b0, N + columns, offsets_r, stride_out, rank, is_column, RANK)))
     return gate, up
 
 
@@ -72,7 +72,8 @@ def activate(
         key, pairs, is_row = tile_of(item // groups, tile_key, tile_rows, tile_pairs, ROWS)
         rows = pairs.to(tl.int64)
         if HAS_ROWS:
-            rows = tl.load(row_of_pair + pairs, mask=is_row, other=0).to(tl.int64)
+            rows = tl.load(row_of_pair + pairs, mask=is_row, other=-1).to(tl.int64)
+            is_row = is_row & (rows >= 0)
         slot = tl.maximum(key, 0) // EXPERTS
         rank = tl.where(key >= 0, true_rank(ranks, slot, RANK, HAS_RANKS), 0)
         at_b = slot.to(tl.int64) * stride_slot + (tl.maximum(key, 0) % EXPERTS).to(tl.int64) * stride_expert
@@ -85,7 +86,19 @@ def activate(
         for block in range(item % groups, blocks, groups):
             gate, up = _load_gate_and_up(y, rows, is_row, block, stride_y, N, BLOCK_N, INTERLEAVED)
             gate_delta, up_delta = _deltas(
-                first, second, b0 + at_b, b1 + at_b, block, offsets_r, stride_out, rank, N, BLOCK_N, SLICES, INTERLEAVED
+                first,
+                second,
+                b0 + at_b,
+                b1 + at_b,
+                block,
+                offsets_r,
+                stride_out,
+                rank,
+                N,
+                BLOCK_N,
+                RANK,
+                SLICES,
+                INTERLEAVED,
             )
             # Without an adapter the deltas are +0: what comes out is equal, though a -0 may have become +0.
             gate = (gate.to(tl.float32) + gate_delta).to(dtype)

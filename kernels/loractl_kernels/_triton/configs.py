@@ -62,8 +62,8 @@ class Launch:
         block_k: Columns that one step of a sum takes.
         num_warps: Warps of a program.
         num_stages: Depth of the software pipeline.
-        programs_per_sm: Programs for each multiprocessor: of the tiled kernels as many stay, of the small ones, over as
-            many are a tile's columns spread.
+        programs_per_sm: Programs for each multiprocessor, which loop over the tiles; a small shrink and a sum do not
+            read it.
     """
 
     block_n: int

@@ -21,15 +21,24 @@ def _block_columns(block, N: tl.constexpr, BLOCK_N: tl.constexpr):
 
 @triton.jit
 def _load_block(
-    b0, b1, block, offsets_r, stride_out, rank, N: tl.constexpr, SLICES: tl.constexpr, BLOCK_N: tl.constexpr
+    b0,
+    b1,
+    block,
+    offsets_r,
+    stride_out,
+    rank,
+    N: tl.constexpr,
+    RANK: tl.constexpr,
+    SLICES: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):
     """Return B's part for a block of columns; all 0, and nothing read, for a block beyond the last."""
     piece, columns = _block_columns(block, N, BLOCK_N)
     b = b0
-    if SLICES == 2:
+    if SLICES == 2:  # noqa: SIM102  (the first is known to the compiler, the second to the program)
         if piece == 1:
             b = b1
-    return load_b(b, columns, offsets_r, stride_out, rank, columns < tl.where(piece < SLICES, N, 0))
+    return load_b(b, columns, offsets_r, stride_out, rank, columns < tl.where(piece < SLICES, N, 0), RANK)
 
 
 @triton.jit
@@ -51,7 +60,7 @@ def expand(
         slot = key // EXPERTS
         rank = true_rank(ranks, slot, RANK, HAS_RANKS)
         at_b = slot.to(tl.int64) * stride_slot + (key % EXPERTS).to(tl.int64) * stride_expert
-        part = _load_block(b0 + at_b, b1 + at_b, group, offsets_r, stride_out, rank, N, SLICES, BLOCK_N)
+        part = _load_block(b0 + at_b, b1 + at_b, group, offsets_r, stride_out, rank, N, RANK, SLICES, BLOCK_N)
         begin(USE_PDL)
         columns_of: tl.constexpr = SLICES * RANK
         first = load_vectors(shrunk, pairs, is_row, 0, offsets_r, rank, part.dtype, columns_of, CHUNKS, STRIDE_CHUNK)
@@ -73,7 +82,9 @@ def expand(
             if SLICES == 2:
                 vector = tl.where(piece == 0, first, second)
             delta = tl.dot(vector, tl.trans(part))
-            part = _load_block(b0 + at_b, b1 + at_b, block + groups, offsets_r, stride_out, rank, N, SLICES, BLOCK_N)
+            part = _load_block(
+                b0 + at_b, b1 + at_b, block + groups, offsets_r, stride_out, rank, N, RANK, SLICES, BLOCK_N
+            )
             if HAS_WEIGHT:
                 delta *= scale[:, None]
             tl.store(at, (base.to(tl.float32) + delta).to(y.dtype.element_ty), mask=mask)

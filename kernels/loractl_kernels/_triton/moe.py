@@ -1,9 +1,9 @@
 """Launches of the kernels for one batch: plan, shrink, expand.
 
-A plan cuts a batch into tiles once for both projections. Every other kernel is a fixed set of programs that loops over
-the tiles there are: all that varies from batch to batch is an ordinary argument or a count on the device, so a bucket of
-batch sizes is compiled once. A *small* batch is bound by latency, and its shrink is spread over programs that leave
-partial sums; in a larger one each tile is summed by one program.
+A plan cuts a batch into tiles once for both projections. Every other kernel is a fixed set of programs that loops
+over the tiles there are: all that varies from batch to batch is an ordinary argument or a count on the device, so a
+bucket of batch sizes is compiled once. A *small* batch is bound by latency, and its shrink is spread over programs that
+leave partial sums; in a larger one each tile is summed by one program.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from loractl_kernels.operands import (
     Adapters,
     Plan,
     Routing,
+    Scratch,
     Shrunk,
     rows_of_tile,
     tile_bound,
@@ -45,9 +46,8 @@ def is_small(routing: Routing) -> bool:
 
 def plan(routing: Routing) -> Routing:
     """Cut the batch into tiles, in the scratch; see `ops.route`."""
-    assert routing.scratch is not None
     keys, pairs = _keys(routing), routing.pairs
-    p = Plan.within(routing.scratch, pairs, keys)
+    p = Plan.within(_scratch(routing), pairs, keys)
     if pairs == 0:
         return replace(routing, plan=p)
     operands = (routing.topk_ids, routing.token_slot, routing.slot_enabled)
@@ -87,8 +87,7 @@ def plan(routing: Routing) -> Routing:
 
 def shrink(x: Tensor, adapters: Adapters, routing: Routing, row_of_pair: Tensor | None, *, is_second: bool) -> Shrunk:
     """Launch the inner product; see `ops.shrink`."""
-    assert routing.scratch is not None
-    memory = routing.scratch.shrunk[int(is_second)]
+    memory = _scratch(routing).shrunk[int(is_second)]
     shrunk = Shrunk(memory if is_small(routing) else memory.view(x.dtype))
     if routing.pairs == 0:
         return shrunk
@@ -186,7 +185,8 @@ def chunks(in_features: int) -> int:
 def _tiles(adapters: Adapters, routing: Routing) -> tuple[Tensor, ...]:
     """Return the true ranks and the tiles, as every kernel that works on tiles takes them."""
     p = routing.plan
-    assert p is not None
+    if p is None:
+        raise BackendError("the batch has no plan: make it with ops.route and the Triton back end")
     return (_or(adapters.ranks, routing), p.tile_key, p.tile_rows, p.tile_pairs, p.tile_counts)
 
 
@@ -207,6 +207,12 @@ def _partials(adapters: Adapters, routing: Routing) -> dict[str, Any]:
 
 def _stride_chunk(adapters: Adapters) -> int:
     return SMALL_PAIRS * adapters.columns
+
+
+def _scratch(routing: Routing) -> Scratch:
+    if routing.scratch is None:
+        raise BackendError("the batch has no scratch: make it with ops.route and the Triton back end")
+    return routing.scratch
 
 
 def _keys(routing: Routing) -> int:

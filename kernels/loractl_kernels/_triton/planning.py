@@ -1,4 +1,4 @@
-"""Kernels that cut a batch into tiles: by comparing each pair with each, or by a stable counting sort where they are many.
+"""Kernels that cut a batch into tiles: by comparing each pair with each, or where they are many by a counting sort.
 
 Counts are made with atomics, whose order leaves no trace in a count; places are computed, so the order is that of the
 pairs. Pairs without an adapter come last, under the key KEYS: an operation that leaves them alone stops before them.
@@ -89,7 +89,7 @@ def tile_ranked(
     pair_key, place, before_and_size, tile_key, tile_rows, tile_pairs, tile_counts, num_pairs,
     KEYS: tl.constexpr, BLOCK: tl.constexpr, OTHERS: tl.constexpr, ROWS: tl.constexpr, USE_PDL: tl.constexpr,
 ):  # fmt: skip
-    """Write the tiles of ranked pairs: as many leaders are at or before a pair's place as there are tiles up to its own."""
+    """Write the tiles of ranked pairs: each is the number of leaders at or before the pair's place, less one."""
     begin(USE_PDL)
     pairs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_pair = pairs < num_pairs

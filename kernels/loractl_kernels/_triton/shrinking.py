@@ -1,8 +1,8 @@
 """The inner product of a LoRA, ``A[s, e] @ x``: one kernel for small batches, one for larger ones.
 
-Both sum over K in the same chunks of CHUNK columns, fp32 within a chunk and then chunk after chunk, so that a pair's rank
-vector has the same bits in every batch. The small one spreads the chunks over programs and leaves partial sums; the
-tiled one adds them up itself.
+Both sum over K in the same chunks of CHUNK columns, fp32 within a chunk and then chunk after chunk, so that a pair's
+rank vector has the same bits in every batch. The small one spreads the chunks over programs and leaves partial sums;
+the tiled one adds them up itself.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def shrink_small(
     second = tl.zeros([ROWS, BLOCK_R], tl.float32)
     for start in tl.range(0, CHUNK, BLOCK_K, num_stages=STAGES):
         offsets_k = chunk * CHUNK + start + tl.arange(0, BLOCK_K)
-        mask = is_row[:, None] & (offsets_k < end)[None, :]
+        mask = (is_row & (rows >= 0))[:, None] & (offsets_k < end)[None, :]
         inputs = tl.load(x + rows[:, None] * stride_x + offsets_k[None, :], mask=mask, other=0.0)
         first = tl.dot(inputs, tl.trans(load_a(a0 + at_a, offsets_r, offsets_k, stride_rank, rank, end)), first)
         if SLICES == 2:
@@ -90,7 +90,7 @@ def shrink_tiled(
         second_chunk = tl.zeros([ROWS, BLOCK_R], tl.float32)
         for start in tl.range(0, K, BLOCK_K, num_stages=STAGES):
             offsets_k = start + tl.arange(0, BLOCK_K)
-            mask = is_row[:, None] & (offsets_k < K)[None, :]
+            mask = (is_row & (rows >= 0))[:, None] & (offsets_k < K)[None, :]
             inputs = tl.load(x + rows[:, None] * stride_x + offsets_k[None, :], mask=mask, other=0.0)
             part = load_a(a0 + at_a, offsets_r, offsets_k, stride_rank, rank, K)
             first_chunk = tl.dot(inputs, tl.trans(part), first_chunk)

@@ -1,8 +1,9 @@
 """Device functions that the kernels share: who works on which rows, and the two small products of a LoRA.
 
 A *tile* is up to ROWS pairs of one adapter and one expert. Rows per tile stay under 64, so that `tl.dot` becomes
-mma.sync: wgmma with A in registers, which taller tiles would use, is miscompiled in pipelined loops by ptxas before 13.3
-(triton issues 9433 and 11781), and one instruction everywhere is what makes a row's result the same in every batch.
+mma.sync: wgmma with A in registers, which taller tiles would use, is miscompiled in pipelined loops by ptxas before
+13.3 (triton issues 9433 and 11781), and one instruction everywhere is what makes a row's result the same in every
+batch.
 """
 
 from __future__ import annotations
@@ -22,15 +23,6 @@ def begin(USE_PDL: tl.constexpr):
     if USE_PDL:
         tl.extra.cuda.gdc_wait()
         tl.extra.cuda.gdc_launch_dependents()
-
-
-@triton.jit
-def pair_keys(ids, slots, offsets, is_pair, EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr):
-    """Return slot * EXPERTS + expert of the pairs at `offsets`, -1 where there is no adapter or no expert."""
-    expert = tl.load(ids + offsets, mask=is_pair, other=-1).to(tl.int32)
-    slot = tl.load(slots + offsets // TOP_K, mask=is_pair, other=-1).to(tl.int32)
-    has_adapter = (slot >= 0) & (slot < SLOTS) & (expert >= 0) & (expert < EXPERTS)
-    return tl.where(has_adapter, slot * EXPERTS + expert, -1)
 
 
 @triton.jit
@@ -64,10 +56,15 @@ def load_a(a, offsets_r, offsets_k, stride_rank, rank, end_k):
 
 
 @triton.jit
-def load_b(b, offsets_n, offsets_r, stride_out, rank, is_column):
-    """Return the [BLOCK_N, BLOCK_R] part of B; columns beyond the rank are 0 and never read."""
-    mask = is_column[:, None] & (offsets_r < rank)[None, :]
-    return tl.load(b + offsets_n[:, None] * stride_out + offsets_r[None, :], mask=mask, other=0.0)
+def load_b(b, offsets_n, offsets_r, stride_out, rank, is_column, RANK: tl.constexpr):
+    """Return the [BLOCK_N, BLOCK_R] part of B; columns beyond the rank are 0, whatever lies there.
+
+    Up to 7 columns beyond it are read, so that every read is 16 bytes wide.
+    """
+    is_read = offsets_r < tl.minimum((rank + 7) // 8 * 8, RANK)
+    at = b + offsets_n[:, None] * stride_out + offsets_r[None, :]
+    part = tl.load(at, mask=is_column[:, None] & is_read[None, :], other=0.0)
+    return tl.where((offsets_r < rank)[None, :], part, 0.0).to(part.dtype)
 
 
 @triton.jit
