@@ -142,6 +142,7 @@ def run(options: argparse.Namespace) -> int:
         _require_plugin(options.engine)
         engine = Engine(options)
         talk.write(f"{name}: started in {engine.startup_s:.1f} s\n")
+        _wait_for(options.turn)
         rows = _measured(engine, options, talk)
     except Exception as error:  # noqa: BLE001  (the end of the process: everything that went wrong is in the log)
         sys.excepthook(type(error), error, error.__traceback__)
@@ -154,6 +155,12 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _wait_for(turn: Path | None) -> None:
+    """Wait until it is this engine's turn, if others share the GPU."""
+    while turn is not None and not turn.exists():
+        time.sleep(0.2)
+
+
 def _measured(engine: Engine, options: argparse.Namespace, talk: TextIO) -> list[dict[str, object]]:
     """Return the rows, once both gates are passed: one before the measurements, one after them on a long prompt."""
     count = 0 if options.engine == "base" else options.adapters
@@ -161,7 +168,9 @@ def _measured(engine: Engine, options: argparse.Namespace, talk: TextIO) -> list
     bench = Bench(engine, count, options.tokens, options.reps, deadline)
     mixed = [None, *sorted({0, 1, count - 1} & set(range(count)))]
     before, after = (bench.prompt(tokens) for tokens in gate.PROMPTS)
-    found = [Measurement("startup_s", count, engine.startup_s), *bench.cold_load()]
+    # A start beside others says nothing of a start alone.
+    found = [] if options.turn else [Measurement("startup_s", count, engine.startup_s)]
+    found += bench.cold_load()
     answers = [engine.answers(before, mixed)]
     _hold(answers, options)
     in_gate = _compiled(options.log)
@@ -249,6 +258,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--metrics", type=_words, default=METRICS, help=f"of {','.join(METRICS)}")
     one.add_argument("--streams", type=_numbers, default=STREAMS)
     one.add_argument("--gate", type=Path, help="answers that the engine vllm writes and the engine loractl is held to")
+    one.add_argument("--turn", type=Path, help="a file to wait for, once started, before anything is measured")
     one.add_argument("--log", type=Path, help="default: beside --out, named after the engine")
     for command in (commands.add_parser("all", help="engines one after the other"), commands.add_parser("warm")):
         command.add_argument(
@@ -256,6 +266,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--logs", type=Path, default=Path("bench-logs"))
         command.add_argument("--concurrent", type=int, default=3, help="engines at once, for warm")
+        command.add_argument("--together", action="store_true", help="for all: start at once, measure in turn")
         command.add_argument("--timeout", type=float, default=400.0, help="seconds until an engine is stopped")
         command.add_argument("--metrics", default=",".join(METRICS))
         command.add_argument("--layers", type=int, default=24)

@@ -17,25 +17,45 @@ ENGINE = Path(__file__).resolve().with_name("engine.py")
 
 
 def run_all(options: argparse.Namespace) -> int:
-    """Run engines one after the other; one that fails is said loudly and does not stop the rest.
+    """Measure engines one after the other; one that fails is said loudly and does not stop the rest.
+
+    With `options.together` all start at once, which takes hardly longer than one start, and each waits for its turn.
 
     The engine `vllm` of a model writes the answers that the engine `loractl` of the same model is held to, so it goes
     first. At the end each row of the run is told the best engine without LoRA.
     """
     options.logs.mkdir(parents=True, exist_ok=True)
+    engines = sorted(options.engines, key=_turn)
+    models = {model for model, name in (engine.split(":")[:2] for engine in engines) if name == "vllm"}
+    started = [_start(engine, options, models) for engine in engines] if options.together else []
     failed = []
-    for engine in sorted(options.engines, key=_turn):
-        model, name = engine.split(":")[:2]
-        extra, reference = ["--metrics", options.metrics], options.logs / f"gate-{model}-{options.run_id}.json"
-        if name == "vllm" or reference.exists():
-            extra += ["--gate", str(reference)]
-        elif name == "loractl":
-            _say(f"*** {engine}: no answers of {model}:vllm in this run, so its own are held to nothing")
-        if _run(engine, options, extra, kv_gib=options.kv_gib, utilization=options.utilization):
+    for at, engine in enumerate(engines):
+        process = started[at] if started else _start(engine, options, models)
+        if options.together:
+            _turn_file(engine, options).touch()
+        if _finish(engine, process, options):
             failed.append(engine)
     if options.out.exists():
         fill_best_base(options.out, options.run_id)
     return _end(failed, f"run {options.run_id}: {len(options.engines) - len(failed)} engines in {options.out}")
+
+
+def _start(engine: str, options: argparse.Namespace, models: set[str]) -> subprocess.Popen[bytes]:
+    """Start an engine that will be measured; `models` are those whose own kernels write answers in this run."""
+    model, name = engine.split(":")[:2]
+    extra, reference = ["--metrics", options.metrics], options.logs / f"gate-{model}-{options.run_id}.json"
+    if name != "base" and model in models:
+        extra += ["--gate", str(reference)]
+    elif name == "loractl":
+        _say(f"*** {engine}: no answers of {model}:vllm in this run, so its own are held to nothing")
+    if options.together:
+        extra += ["--turn", str(_turn_file(engine, options))]
+    line = command(engine, options, extra, kv_gib=options.kv_gib, utilization=options.utilization)
+    return subprocess.Popen(line, start_new_session=True)
+
+
+def _turn_file(engine: str, options: argparse.Namespace) -> Path:
+    return Path(options.logs / f"turn-{engine.replace(':', '-')}-{options.run_id}")
 
 
 def warm(options: argparse.Namespace) -> int:
@@ -64,9 +84,13 @@ def command(
 
 
 def _run(engine: str, options: argparse.Namespace, extra: list[str], *, kv_gib: float, utilization: float) -> int:
-    start = time.monotonic()
     line = command(engine, options, extra, kv_gib=kv_gib, utilization=utilization)
-    process = subprocess.Popen(line, start_new_session=True)
+    return _finish(engine, subprocess.Popen(line, start_new_session=True), options)
+
+
+def _finish(engine: str, process: subprocess.Popen[bytes], options: argparse.Namespace) -> int:
+    """Wait for an engine, end what is left of it, say how it went and return its exit status."""
+    start = time.monotonic()
     try:
         code = process.wait(timeout=options.timeout)
         why = f"exit status {code}"
