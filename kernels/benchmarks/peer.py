@@ -13,6 +13,7 @@ class VllmBackend:
     """add_lora_w13, then add_lora_w2, with what vLLM takes where no file of tuned numbers is given."""
 
     name = "vllm"
+    slack = 3.0
 
     def __init__(self, max_tokens: int, device: torch.device) -> None:
         from vllm.config import VllmConfig, set_current_vllm_config  # an engine, that others need not have

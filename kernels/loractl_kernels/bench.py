@@ -213,8 +213,8 @@ class Workspace:
         batch.y13.copy_(self.before13[: len(batch.y13)])
         batch.y2.copy_(self.before2[: len(batch.y2)])
 
-    def check(self, batch: Batch, who: str) -> None:
-        """Hold the outputs of one step, made from `reset` ones, against float64.
+    def check(self, batch: Batch, who: str, slack: float = 1.0) -> None:
+        """Hold the outputs of one step, made from `reset` ones, against float64; `slack` widens the bound.
 
         Raises:
             GateError: A row is wrong, or one without an adapter has changed.
@@ -230,8 +230,8 @@ class Workspace:
         rows = rows[torch.linspace(0, len(rows) - 1, min(len(rows), _SAMPLED_PAIRS), device=rows.device).long()]
         first = _delta(batch.x[rows // batch.case.shape.top_k], batch.w13, slot[rows], expert[rows])
         second = _delta(batch.act[rows], batch.w2, slot[rows], expert[rows]) * weight[rows, None]
-        _compare(f"{who}: {batch.case}: w13", batch.y13[rows], before[0][rows], first)
-        _compare(f"{who}: {batch.case}: w2", batch.y2[rows], before[1][rows], second)
+        _compare(f"{who}: {batch.case}: w13", batch.y13[rows], before[0][rows], first, slack)
+        _compare(f"{who}: {batch.case}: w2", batch.y2[rows], before[1][rows], second, slack)
 
 
 def _token_slots(case: LayerCase, random: torch.Generator) -> Tensor:
@@ -257,10 +257,10 @@ def _delta(x: Tensor, adapters: Adapters, slot: Tensor, expert: Tensor) -> Tenso
     return torch.cat(parts, dim=1)
 
 
-def _compare(who: str, found: Tensor, before: Tensor, delta: Tensor) -> None:
+def _compare(who: str, found: Tensor, before: Tensor, delta: Tensor, slack: float) -> None:
     wanted = before.double() + delta
     spread = delta.square().mean().sqrt()
-    excess = (found.double() - wanted).abs() - (_RELATIVE * wanted.abs() + _OF_DELTA * spread)
+    excess = (found.double() - wanted).abs() - slack * (_RELATIVE * wanted.abs() + _OF_DELTA * spread)
     # A NaN is no excess, and no pass either.
     if not bool((excess <= 0).all()):
         row = int(excess.nan_to_num(nan=torch.inf).amax(dim=1).argmax())
@@ -268,9 +268,14 @@ def _compare(who: str, found: Tensor, before: Tensor, delta: Tensor) -> None:
 
 
 class LayerBackend(Protocol):
-    """Who adds the deltas."""
+    """Who adds the deltas.
+
+    Attributes:
+        slack: How many times our own bound its error may be; vLLM rounds a delta once more than we do.
+    """
 
     name: str
+    slack: float
 
     def prepare(self, batch: Batch) -> Step:
         """Return the seam of `batch` as something that a CUDA graph can capture."""
@@ -281,6 +286,7 @@ class LoractlBackend:
     """Our kernels at the hook that suits every engine: deltas added in place, plan included."""
 
     name = "loractl"
+    slack = 1.0
 
     def prepare(self, batch: Batch) -> Step:
         """Return route, w13 and w2."""
@@ -374,5 +380,5 @@ def time_case(
     graph = timer.capture(backend.prepare(batch))
     workspace.reset(batch)
     graph.replay()
-    workspace.check(batch, backend.name)
+    workspace.check(batch, backend.name, backend.slack)
     return timer.measure(graph, reps)

@@ -123,14 +123,16 @@ class Scratch:
         return cls(pairs, keys, max_columns, ints, shrunk)
 
 
-SMALL_PAIRS = 1024
+SMALL_PAIRS = 4096
 """Up to this many pairs a batch is *small*: a shrink is spread over programs, which leave partial sums."""
+RANKED_PAIRS = 1024
+"""Up to this many pairs a batch is planned by comparing each with each."""
 SMALL_ROWS = 16
 """Rows of a tile of a small batch."""
 TILE_ROWS = 32
 """Rows of a tile of a larger one."""
 FEW_PAIRS = 64
-"""Up to this many pairs one program plans a batch; another small one takes two kernels that compare each with each."""
+"""Up to this many pairs one program does so; for more there are two kernels."""
 HIST_PAIRS = 256
 """Pairs that one program of the planner for more counts."""
 MAX_CHUNKS = 8
@@ -155,7 +157,22 @@ def plan_ints(pairs: int, keys: int) -> int:
 def _plan_sizes(pairs: int, keys: int) -> tuple[int, ...]:
     tiles = tile_bound(pairs, keys)
     histograms = -(-pairs // HIST_PAIRS) * (keys + 1)
-    return (8, max(histograms, 3 * pairs), pairs, keys + 2, keys + 2, tiles, tiles, tiles * rows_of_tile(pairs))
+    sizes = (
+        8,
+        max(histograms, 4 * aligned(pairs)),
+        pairs,
+        keys + 2,
+        keys + 2,
+        tiles,
+        tiles,
+        tiles * rows_of_tile(pairs),
+    )
+    return tuple(aligned(size) for size in sizes)
+
+
+def aligned(ints: int) -> int:
+    """Return `ints` rounded up to 16 bytes: Triton compiles a kernel anew for a pointer that is aligned otherwise."""
+    return -(-ints // 4) * 4
 
 
 def shrunk_floats(pairs: int, columns: int) -> int:
@@ -172,7 +189,7 @@ class Plan:
 
     Attributes:
         tile_counts: [8]; how many tiles have an adapter, how many there are.
-        histograms: [blocks, keys + 1] pairs of each key before each block of HIST_PAIRS; of a small batch, [3, pairs]
+        histograms: [blocks, keys + 1] pairs of each key before each block of HIST_PAIRS; of a small batch, [4, pairs]
             each pair's place, and where in its group it is.
         pair_key: [pairs] key of each pair.
         group_start: [keys + 2] how many pairs there are of the keys before each.

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from loractl_kernels import ops
-from loractl_kernels.operands import FEW_PAIRS, SMALL_PAIRS, Adapters, Routing, Scratch
+from loractl_kernels.operands import FEW_PAIRS, RANKED_PAIRS, SMALL_PAIRS, Adapters, Routing, Scratch
 from loractl_kernels.reference import Gating
 
-BATCH_PAIRS = (8, FEW_PAIRS, 256, SMALL_PAIRS, SMALL_PAIRS + 1, 8193)
+BATCH_PAIRS = (8, FEW_PAIRS, 256, RANKED_PAIRS, SMALL_PAIRS, SMALL_PAIRS + 1, 8193)
 """Batches that between them fall into every bucket, in pairs; see `loractl_kernels._triton.configs.BUCKETS`."""
 
 
 def warm(
     w13: Adapters, w2: Adapters, *, top_k: int, ids_dtype: torch.dtype, scratch: Scratch, gating: Gating | None,
-    side: bool = False, has_rows: bool = False,
+    side_pairs: int = 0, has_rows: bool = False,
 ) -> None:  # fmt: skip
     """Run a layer's operations on a batch of every bucket, without an adapter in it, so that nothing is computed.
 
@@ -30,7 +30,7 @@ def warm(
         ids_dtype: dtype of the experts' ids.
         scratch: What serving will use.
         gating: The activation that takes the deltas of gate and up; None where they are added by themselves.
-        side: Whether small batches run on two streams.
+        side_pairs: Up to how many pairs a batch runs on two streams.
         has_rows: Whether rows of gate and up lie in another order than the pairs.
     """
     device, dtype = w13.a[0].device, w13.a[0].dtype
@@ -50,7 +50,7 @@ def warm(
         routing: Routing = ops.route(
             torch.zeros(tokens, top_k, dtype=ids_dtype, device=device),
             torch.full((tokens,), -1, dtype=torch.int32, device=device), enabled, experts=w13.experts, slots=w13.slots,
-            scratch=scratch, side=side and count <= SMALL_PAIRS,
+            scratch=scratch, side=count <= side_pairs,
         )  # fmt: skip
         order = torch.arange(count, dtype=torch.int32, device=device) if has_rows else None
         weight = torch.zeros(tokens, top_k, device=device)

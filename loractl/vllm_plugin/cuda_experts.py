@@ -20,10 +20,13 @@ from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 
 from loractl.vllm_plugin.cuda_punica import LoractlPunicaWrapperGPU
 from loractl_kernels import Gate, ops
-from loractl_kernels.operands import SMALL_PAIRS, Adapters, Routing, Shrunk
+from loractl_kernels.operands import Adapters, Routing, Shrunk
 from loractl_kernels.reference import SWIGLU_OAI_ALPHA, SWIGLU_OAI_LIMIT, Gating
 
 _Result = TypeVar("_Result")
+
+_SIDE_PAIRS = 1024
+"""Up to this many pairs the base's GEMMs leave room for work beside them; such batches are replayed as graphs."""
 
 
 @dataclass
@@ -161,8 +164,8 @@ class FusedDeltas:
         ):
             return None
         w13, w2 = punica.adapters(a, b), punica.adapters(context.w2_lora_a_stacked, context.w2_lora_b_stacked)
-        punica.warm(w13, w2, topk_ids, gating, side=True, has_rows=row_of_pair is not None)
-        side = self._side_stream() if topk_ids.numel() <= SMALL_PAIRS else None
+        punica.warm(w13, w2, topk_ids, gating, side_pairs=_SIDE_PAIRS, has_rows=row_of_pair is not None)
+        side = self._side_stream() if topk_ids.numel() <= _SIDE_PAIRS else None
 
         def start() -> LayerPass:
             routing = punica.route(a, topk_ids, context.adapter_enabled, None, side=side is not None)

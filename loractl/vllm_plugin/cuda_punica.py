@@ -59,18 +59,18 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGenera
         return True
 
     def warm(
-        self, w13: Adapters, w2: Adapters, topk_ids: Tensor, gating: Gating | None, *, side: bool, has_rows: bool
+        self, w13: Adapters, w2: Adapters, topk_ids: Tensor, gating: Gating | None, *, side_pairs: int, has_rows: bool
     ) -> None:
         """Compile all that layers of this shape can need, once; vLLM's profiling run comes here before it serves."""
         shape = (w13.a[0].shape, len(w13.a), w13.b[0].shape, w2.a[0].shape, w2.b[0].shape, w13.ranks is None)
-        key = (shape, topk_ids.shape[1], topk_ids.dtype, gating, side, has_rows)
+        key = (shape, topk_ids.shape[1], topk_ids.dtype, gating, side_pairs, has_rows)
         if key in self._warm or torch.cuda.is_current_stream_capturing():
             return
         self._warm.add(key)
         scratch = self._scratch(w13.a, topk_ids)
         warmup.warm(
-            w13, w2, top_k=topk_ids.shape[1], ids_dtype=topk_ids.dtype, scratch=scratch, gating=gating, side=side,
-            has_rows=has_rows,
+            w13, w2, top_k=topk_ids.shape[1], ids_dtype=topk_ids.dtype, scratch=scratch, gating=gating,
+            side_pairs=side_pairs, has_rows=has_rows,
         )  # fmt: skip
 
     def _scratch(self, a: tuple[Tensor, ...], topk_ids: Tensor) -> Scratch:

@@ -206,6 +206,8 @@ class FakeTimer:
 
 
 class Fake:
+    slack = 1.0
+
     def __init__(self, name: str, step) -> None:
         self.name, self._step = name, step
 

@@ -23,12 +23,14 @@ from loractl_kernels.operands import (
     FEW_PAIRS,
     HIST_PAIRS,
     MAX_CHUNKS,
+    RANKED_PAIRS,
     SMALL_PAIRS,
     Adapters,
     Plan,
     Routing,
     Scratch,
     Shrunk,
+    aligned,
     rows_of_tile,
     tile_bound,
 )
@@ -61,8 +63,8 @@ def plan(routing: Routing) -> Routing:
             *operands, *tiles, p.tile_counts, pairs, **common, BLOCK=block, ROWS=rows, num_warps=_FEW_BUCKETS[block]
         )
         return replace(routing, plan=p)
-    if is_small(routing):
-        place, before_and_size = p.histograms[:pairs], p.histograms[pairs : 3 * pairs]
+    if pairs <= RANKED_PAIRS:
+        place, before_and_size = p.histograms.split([aligned(pairs), p.histograms.numel() - aligned(pairs)])
         grid = (triton.cdiv(pairs, _RANKED_BLOCK),)
         sizes: dict[str, Any] = {"BLOCK": _RANKED_BLOCK, "OTHERS": 256, "ROWS": rows, "num_warps": 4}
         planning.rank_pairs[grid](*operands, p.pair_key, place, before_and_size, pairs, **common, **sizes)
