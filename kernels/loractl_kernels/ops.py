@@ -8,7 +8,8 @@ The deltas of a layer, with slot s and expert e of each pair::
 `shrink` is the inner product; `expand_add`, `expand_activate` and `expand_sum` the outer one, alone or together with
 what the layer does next. Every back end keeps four rules: a delta is summed in fp32, added to the base's value and
 rounded once to the output's dtype; an activation and a sum over k read the rounded value; a row without an adapter
-comes out as if nothing had been added; and no row depends on another row of the batch.
+comes out as if nothing had been added; and no row depends on another row of the batch. Triton rounds a rank vector once
+to the model's dtype, between the two products; the reference does not.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ _NAMES = frozenset(
         "CC",
         "CXX",
         "LORACTL_KERNELS_BACKEND",
+        "LORACTL_KERNELS_CONFIGS",
         "PYTHONHASHSEED",
         "PYTHONWARNINGS",
         "TOKENIZERS_PARALLELISM",

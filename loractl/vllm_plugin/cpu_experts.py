@@ -12,8 +12,8 @@ from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.experts.cpu_moe import CPUUnquantizedExperts
 from vllm.model_executor.layers.fused_moe.experts.lora_experts_mixin import LoRAExpertsMixin
 
-from loractl.engine.errors import EngineError
 from loractl.vllm_plugin.compat import Symbol
+from loractl.vllm_plugin.errors import UnsupportedMoeError
 from loractl_kernels import Gate, gated_activation, routed_linear, sum_top_k
 
 _Plan: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
@@ -25,12 +25,6 @@ _GATES = {
     MoEActivation.GELU_TANH: Gate.GELU_TANH,
     MoEActivation.SWIGLUOAI: Gate.SWIGLU_OAI,
 }
-
-
-class UnsupportedMoeError(EngineError):
-    """A Mixture-of-Experts layer asks for something that adapters cannot be combined with here."""
-
-    code = "engine.unsupported_moe"
 
 
 class LoractlExpertsCPU(LoRAExpertsMixin, CPUUnquantizedExperts):

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 
-from loractl.vllm_plugin.cuda_punica import LoractlPunicaWrapperGPU
+from loractl.vllm_plugin.cuda_punica import LoractlPunicaWrapperGPU, say_once
+from loractl.vllm_plugin.errors import UnsupportedMoeError
 from loractl_kernels import Gate, ops
 from loractl_kernels.operands import Adapters, Routing, Shrunk
 from loractl_kernels.reference import SWIGLU_OAI_ALPHA, SWIGLU_OAI_LIMIT, Gating
@@ -102,15 +103,30 @@ class FusedDeltas:
         activation: MoEActivation,
         global_num_experts: int,
         expert_map: Tensor | None,
-        *others: Any,
-        **named: Any,
+        a1q_scale: Tensor | None,
+        a2_scale: Tensor | None,
+        workspace13: Tensor,
+        workspace2: Tensor,
+        expert_tokens_meta: Any,
+        apply_router_weight_on_input: bool,
     ) -> None:
-        """Run the layer; vLLM's contract."""
+        """Run the layer; vLLM's contract.
+
+        Raises:
+            UnsupportedMoeError: The batch has adapters, and routing weights are applied to the experts' input.
+        """
+        has_adapters = self._has_adapters(topk_ids)
+        if has_adapters and apply_router_weight_on_input:
+            raise UnsupportedMoeError(
+                "this base applies routing weights to the experts' input, where a delta would be weighted twice",
+                hint="serve this base without adapters on experts",
+            )
         try:
-            self._pass = self._begin(hidden_states, topk_weights, topk_ids, activation, expert_map)
+            if has_adapters and self._takes(hidden_states, topk_ids, activation, expert_map):
+                self._pass = self._start(hidden_states, topk_weights, topk_ids, activation)
             super().apply(  # type: ignore[misc]
                 output, hidden_states, w1, w2, topk_weights, topk_ids, activation, global_num_experts, expert_map,
-                *others, **named,
+                a1q_scale, a2_scale, workspace13, workspace2, expert_tokens_meta, apply_router_weight_on_input,
             )  # fmt: skip
         finally:
             self._pass = None
@@ -135,35 +151,51 @@ class FusedDeltas:
         else:
             self._pass.add_down(operands["y"])
 
-    def _begin(
+    def _has_adapters(self, topk_ids: Tensor) -> bool:
+        """Whether any pair of the batch has an adapter."""
+        context: Any = self._lora_context
+        if context is None or topk_ids.numel() == 0:
+            return False
+        return not isinstance(context.punica_wrapper, LoractlPunicaWrapperGPU) or context.punica_wrapper.has_adapters()
+
+    def _takes(
+        self, hidden_states: Tensor, topk_ids: Tensor, activation: MoEActivation, expert_map: Tensor | None
+    ) -> bool:
+        """Whether the deltas of a batch that has adapters can be fused; says in the log why not."""
+        context: Any = self._lora_context
+        punica: object = context.punica_wrapper
+        x = _unquantised(context, hidden_states)
+        refusals = {
+            "it has no GPU wrapper of ours": not isinstance(punica, LoractlPunicaWrapperGPU),
+            "experts share factors": context.enable_moe_shared_loras,
+            "tokens were exchanged between ranks": context.local_token_lora_mapping is not None,
+            "vLLM's own second stream is on": context.aux_stream is not None,
+            f"the activation is {activation}": self._gating(activation) is None,
+            f"{x.shape[0]} rows came for {topk_ids.shape[0]} tokens": x.shape[0] != topk_ids.shape[0],
+        }
+        for reason, holds in refusals.items():
+            if holds:
+                say_once(f"MoE-LoRA kernels: deltas are not fused into the experts, because {reason}")
+                return False
+        wrapper = cast("LoractlPunicaWrapperGPU", punica)
+        a = context.w13_lora_a_stacked
+        return wrapper.takes(a, x, fully_sharded=context.fully_sharded, expert_map=expert_map)
+
+    def _start(
         self,
         hidden_states: Tensor,
         topk_weights: Tensor,
         topk_ids: Tensor,
         activation: MoEActivation,
-        expert_map: Tensor | None,
         row_of_pair: Tensor | None = None,
-    ) -> LayerPass | None:
-        """Start the adapters' part of a batch, or return None where there is none or vLLM's way has to be gone."""
+    ) -> LayerPass:
+        """Start the adapters' part of a batch that `_takes` takes."""
         context: Any = self._lora_context
-        if context is None or topk_ids.numel() == 0:
-            return None
-        punica: object = context.punica_wrapper
-        if not isinstance(punica, LoractlPunicaWrapperGPU) or not punica.has_adapters():
-            return None
-        x = hidden_states if context.original_hidden_states is None else context.original_hidden_states
-        a, b = context.w13_lora_a_stacked, context.w13_lora_b_stacked
-        is_plain = not (context.enable_moe_shared_loras or context.local_token_lora_mapping is not None)
-        gating = self._gating(activation)
-        if (
-            not is_plain
-            or context.aux_stream is not None
-            or gating is None
-            or x.shape[0] != topk_ids.shape[0]
-            or not punica.takes(a, x, fully_sharded=context.fully_sharded, expert_map=expert_map)
-        ):
-            return None
-        w13, w2 = punica.adapters(a, b), punica.adapters(context.w2_lora_a_stacked, context.w2_lora_b_stacked)
+        punica: LoractlPunicaWrapperGPU = context.punica_wrapper
+        gating = cast("Gating", self._gating(activation))
+        x, a = _unquantised(context, hidden_states), context.w13_lora_a_stacked
+        w13 = punica.adapters(a, context.w13_lora_b_stacked)
+        w2 = punica.adapters(context.w2_lora_a_stacked, context.w2_lora_b_stacked)
         punica.warm(w13, w2, topk_ids, gating, side_pairs=_SIDE_PAIRS, has_rows=row_of_pair is not None)
         side = self._side_stream() if topk_ids.numel() <= _SIDE_PAIRS else None
 
@@ -189,3 +221,9 @@ class FusedDeltas:
         if FusedDeltas._side is None:
             FusedDeltas._side = _SideStream()
         return FusedDeltas._side
+
+
+def _unquantised(context: Any, hidden_states: Tensor) -> Tensor:
+    """Return the layer's input as it was before it was quantised, if it was."""
+    original: Tensor | None = context.original_hidden_states
+    return hidden_states if original is None else original

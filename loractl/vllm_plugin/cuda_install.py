@@ -49,10 +49,14 @@ def _serve_gpt_oss_by_oai(symbols: Mapping[str, Symbol]) -> None:
     backend = oracle.Mxfp4MoeBackend
 
     def priorities() -> list[Any]:
-        """Return vLLM's order with the unfused OAI experts before Marlin; the fused ones, before both, take no LoRA."""
+        """Return vLLM's order, with the unfused OAI experts before Marlin where it prefers the fused ones to Marlin.
+
+        The fused ones take no LoRA.
+        """
         order = [entry for entry in original() if entry is not backend.TRITON_UNFUSED]
-        if backend.MARLIN in order:
-            order.insert(order.index(backend.MARLIN), backend.TRITON_UNFUSED)
+        marlin, triton = (order.index(entry) if entry in order else -1 for entry in (backend.MARLIN, backend.TRITON))
+        if 0 <= triton < marlin:
+            order.insert(marlin, backend.TRITON_UNFUSED)
         return order
 
     setattr(oracle, symbols["mxfp4_priorities"].attribute, priorities)

@@ -40,7 +40,13 @@ class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITriton
         apply_router_weight_on_input: bool,
     ) -> None:
         """Run the layer; vLLM's contract."""
-        if expert_map is not None or apply_router_weight_on_input or oai.triton_kernels_version not in ("3.5.1", "3.6"):
+        has_adapters = self._has_adapters(topk_ids)
+        is_plain = expert_map is None and not apply_router_weight_on_input
+        if (
+            not is_plain
+            or oai.triton_kernels_version not in ("3.5.1", "3.6")
+            or (has_adapters and not self._takes(hidden_states, topk_ids, activation, expert_map))
+        ):
             super().apply(
                 output, hidden_states, w1, w2, topk_weights, topk_ids, activation, global_num_experts, expert_map,
                 a1q_scale, a2_scale, workspace13, workspace2, expert_tokens_meta, apply_router_weight_on_input,
@@ -53,7 +59,9 @@ class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITriton
         routing: Any
         gather: Any
         routing, gather, scatter = self._make_routing_data(topk_ids, topk_weights, experts)
-        layer = self._begin(hidden_states, topk_weights, topk_ids, activation, expert_map, gather.dst_indx)
+        layer = None
+        if has_adapters:
+            layer = self._start(hidden_states, topk_weights, topk_ids, activation, gather.dst_indx)
         gate_up = oai._resize_cache(workspace2, (1, tokens * top_k, columns))
         activated = oai._resize_cache(workspace13, (tokens * top_k, self.adjust_N_for_activation(columns, activation)))
         down = oai._resize_cache(workspace2, (1, tokens * top_k, hidden))

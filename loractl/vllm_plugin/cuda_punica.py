@@ -19,7 +19,7 @@ from loractl_kernels.reference import Gating
 _log = logging.getLogger("vllm.loractl")
 _DTYPES = frozenset({torch.bfloat16, torch.float16})
 
-_Plan = tuple[Any, Tensor | None, Tensor | None, Tensor | None]
+_Plan = tuple[Any, Any, Tensor | None, Tensor | None]
 _NO_PLAN: _Plan = (None, None, None, None)
 
 
@@ -54,7 +54,7 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGenera
         }
         for reason, holds in refusals.items():
             if holds:
-                _say_once(f"MoE-LoRA kernels: vLLM's own, because {reason}")
+                say_once(f"MoE-LoRA kernels: vLLM's own, because {reason}")
                 return False
         return True
 
@@ -133,10 +133,12 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGenera
         """Add the deltas of gate and up; vLLM's contract.
 
         Returns:
-            What `add_lora_w2` is to be handed: a `Routing` first, where loractl's kernels run.
+            What `add_lora_w2` is to be handed: a `Routing` and the `Adapters`, where loractl's kernels run.
         """
         if not self.has_adapters():
             return _NO_PLAN
+        if not add_inputs:
+            say_once("MoE-LoRA kernels: vLLM's own, because deltas go into a buffer of their own")
         if not add_inputs or not self.takes(lora_a_stacked, x, fully_sharded=fully_sharded, expert_map=expert_map):
             return super().add_lora_w13(
                 y, x, lora_a_stacked, lora_b_stacked, topk_ids, topk_weights, expert_map, w1, w2, num_tokens, top_k_num,
@@ -147,7 +149,7 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGenera
         adapters = self.adapters(lora_a_stacked, lora_b_stacked)
         shrunk = ops.shrink(x, adapters, routing)
         ops.expand_add(y.view(routing.pairs, -1), shrunk, adapters, routing)
-        return routing, None, None, routing.token_slot
+        return routing, adapters, None, routing.token_slot
 
     def add_lora_w2(
         self,
@@ -156,8 +158,8 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGenera
         lora_a_stacked: tuple[Tensor, ...],
         lora_b_stacked: tuple[Tensor, ...],
         topk_weights: Tensor,
-        sorted_token_ids_lora: Tensor | Routing | None,
-        expert_ids_lora: Tensor | None,
+        sorted_token_ids_lora: Any,
+        expert_ids_lora: Any,
         num_tokens_post_padded_lora: Tensor | None,
         token_lora_mapping: Tensor | None,
         num_tokens: int,
@@ -175,7 +177,8 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGenera
         """Add the weighted deltas of the down projection; vLLM's contract."""
         if not self.has_adapters():
             return
-        if not isinstance(sorted_token_ids_lora, Routing):
+        routing, w13 = sorted_token_ids_lora, expert_ids_lora
+        if not isinstance(routing, Routing) or not isinstance(w13, Adapters):
             super().add_lora_w2(
                 y, x, lora_a_stacked, lora_b_stacked, topk_weights, sorted_token_ids_lora, expert_ids_lora,
                 num_tokens_post_padded_lora, token_lora_mapping, num_tokens, w1, w2, top_k_num, max_loras,
@@ -183,16 +186,16 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGenera
             )  # fmt: skip
             return
         adapters = self.adapters(lora_a_stacked, lora_b_stacked)
-        shrunk = ops.shrink(x, adapters, sorted_token_ids_lora, is_second=True)
-        ops.expand_add(
-            y.view(-1, y.shape[-1]), shrunk, adapters, sorted_token_ids_lora, pair_weight=topk_weights.contiguous()
-        )
+        self.warm(w13, adapters, routing.topk_ids, None, side_pairs=0, has_rows=False)
+        shrunk = ops.shrink(x, adapters, routing, is_second=True)
+        ops.expand_add(y.view(-1, y.shape[-1]), shrunk, adapters, routing, pair_weight=topk_weights.contiguous())
 
 
 _said: set[str] = set()
 
 
-def _say_once(text: str) -> None:
+def say_once(text: str) -> None:
+    """Log a warning, once in the life of the process."""
     if text not in _said:
         _said.add(text)
         _log.warning(text)
