@@ -179,7 +179,7 @@ def _measured(engine: Engine, options: argparse.Namespace, talk: TextIO) -> list
     answers.append(engine.answers(after, mixed))
     found += _hold(answers, options)
     for point in bench.left_out:
-        talk.write(f"LEFT OUT for want of time: {point}\n")
+        talk.write(f"LEFT OUT: {point}\n")
     return as_rows(found, _columns(options), provenance(options.run_id))
 
 
@@ -216,6 +216,7 @@ def _columns(options: argparse.Namespace) -> dict[str, object]:
         "rank": options.rank,
         "max_loras": options.max_loras,
         "fast": options.fast,
+        "together": options.turn is not None,
     }
 
 

@@ -123,6 +123,8 @@ def section(rows: list[Row]) -> str:
         text += MODEL.format(
             model=model, name=_slug(model), layers=about["layers"], ranks=ranks, machine=machine(about)
         )
+        if any(row.get("together") for row in kept):
+            text += TOGETHER
         absent = [run.said((backend, "")) for backend in BACKENDS if not run.mixes(run.last(backend))]
         text += "".join(f"**No speeds of the engine with {name} in this run.**\n\n" for name in absent)
         text += _speeds(run) + _first_tokens(run) + _others(run) + _verdicts(run)
@@ -283,6 +285,11 @@ at the same point. Engines run one after the other in one run; one whose answers
 FIRST_TOKENS = """
 Time to first token in milliseconds: the first prompt of a length, then the median of the next; in brackets the median
 against the same engine's base.
+
+"""
+
+TOGETHER = """The engines of this run were alive side by side while each was measured in its turn: shares within an engine hold
+better than absolute values, which the others' idle loops press down.
 
 """
 
