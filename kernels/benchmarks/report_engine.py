@@ -288,8 +288,8 @@ against the same engine's base.
 
 """
 
-TOGETHER = """The engines of this run were alive side by side while each was measured in its turn: shares within an engine hold
-better than absolute values, which the others' idle loops press down.
+TOGETHER = """The engines of this run were alive side by side while each was measured in its turn: shares within an
+engine hold better than absolute values, which the others' idle loops press down.
 
 """
 

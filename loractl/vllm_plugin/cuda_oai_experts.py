@@ -40,18 +40,32 @@ class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITriton
         apply_router_weight_on_input: bool,
     ) -> None:
         """Run the layer; vLLM's contract."""
-        has_adapters = self._has_adapters(topk_ids)
-        is_plain = expert_map is None and not apply_router_weight_on_input
         if (
-            not is_plain
+            expert_map is not None
+            or apply_router_weight_on_input
             or oai.triton_kernels_version not in ("3.5.1", "3.6")
-            or (has_adapters and not self._takes(hidden_states, topk_ids, activation, expert_map))
+            or (self._has_adapters(topk_ids) and not self._takes(hidden_states, topk_ids, activation, expert_map))
         ):
             super().apply(
                 output, hidden_states, w1, w2, topk_weights, topk_ids, activation, global_num_experts, expert_map,
                 a1q_scale, a2_scale, workspace13, workspace2, expert_tokens_meta, apply_router_weight_on_input,
             )  # fmt: skip
             return
+        pairs = self._down_by_pair(hidden_states, w1, w2, topk_weights, topk_ids, activation, workspace13, workspace2)
+        oai.masked_moe_sum(pairs, topk_ids, output)
+
+    def _down_by_pair(
+        self,
+        hidden_states: Tensor,
+        w1: Tensor,
+        w2: Tensor,
+        topk_weights: Tensor,
+        topk_ids: Tensor,
+        activation: MoEActivation,
+        workspace13: Tensor,
+        workspace2: Tensor,
+    ) -> Tensor:
+        """Return [tokens, top_k, hidden]: what each expert makes of each token, weighted, deltas in it."""
         config: Any = self.quant_config
         experts, _, columns = w1.shape
         tokens, hidden = hidden_states.shape
@@ -60,7 +74,7 @@ class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITriton
         gather: Any
         routing, gather, scatter = self._make_routing_data(topk_ids, topk_weights, experts)
         layer = None
-        if has_adapters:
+        if self._has_adapters(topk_ids):
             layer = self._start(hidden_states, topk_weights, topk_ids, activation, gather.dst_indx)
         gate_up = oai._resize_cache(workspace2, (1, tokens * top_k, columns))
         activated = oai._resize_cache(workspace13, (tokens * top_k, self.adjust_N_for_activation(columns, activation)))
@@ -82,4 +96,4 @@ class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITriton
         pairs = down.view(tokens, top_k, hidden)
         if layer is not None:
             layer.add_down(pairs)
-        oai.masked_moe_sum(pairs, topk_ids, output)
+        return pairs
