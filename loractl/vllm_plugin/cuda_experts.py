@@ -226,4 +226,5 @@ class FusedDeltas:
 def _unquantised(context: Any, hidden_states: Tensor) -> Tensor:
     """Return the layer's input as it was before it was quantised, if it was."""
     original: Tensor | None = context.original_hidden_states
-    return hidden_states if original is None else original
+    is_plain = hidden_states.dtype == context.w13_lora_a_stacked[0].dtype
+    return hidden_states if is_plain or original is None else original

@@ -91,7 +91,7 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGenera
         if token_slot is None:
             token_slot = self.token_mapping_meta.token_lora_mapping[: topk_ids.shape[0]]
         return ops.route(
-            topk_ids,
+            topk_ids.contiguous(),
             token_slot,
             slot_enabled,
             experts=experts,

@@ -71,7 +71,7 @@ def test_default_is_what_an_unknown_gpu_gets():
     ("kernel", "pairs", "bucket"),
     [
         ("shrink_small", 0, 64), ("shrink_small", 64, 64), ("shrink_small", 65, 256), ("shrink_small", 1024, 1024),
-        ("shrink_small", 9999, 1024), ("sum_tiled", 1025, 8192), ("sum_tiled", 8192, 8192), ("sum_tiled", 8193, None),
+        ("shrink_small", 9999, 4096), ("sum_tiled", 1025, 8192), ("sum_tiled", 8192, 8192), ("sum_tiled", 8193, None),
     ],
 )  # fmt: skip
 def test_batch_chooses_the_bucket(kernel, pairs, bucket):

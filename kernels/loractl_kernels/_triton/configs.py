@@ -28,7 +28,7 @@ from loractl_kernels.errors import KernelError
 FOLDER_VARIABLE: Final = "LORACTL_KERNELS_CONFIGS"
 FORMAT: Final = 1
 
-_SMALL: Final = (64, 256, 1024, None)
+_SMALL: Final = (64, 256, 1024, 4096)
 _TILED: Final = (8192, None)
 BUCKETS: Final[Mapping[str, tuple[int | None, ...]]] = MappingProxyType(
     {
