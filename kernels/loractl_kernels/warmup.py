@@ -13,8 +13,17 @@ from loractl_kernels import ops
 from loractl_kernels.operands import FEW_PAIRS, RANKED_PAIRS, SMALL_PAIRS, Adapters, Routing, Scratch
 from loractl_kernels.reference import Gating
 
-BATCH_PAIRS = (8, FEW_PAIRS, 256, RANKED_PAIRS, SMALL_PAIRS, SMALL_PAIRS + 1, 8193)
-"""Batches that between them fall into every bucket, in pairs; see `loractl_kernels._triton.configs.BUCKETS`."""
+BOUNDS = (16, FEW_PAIRS, 256, RANKED_PAIRS, SMALL_PAIRS, 8192)
+"""Largest batch of every bucket, in pairs, but of the last; see `loractl_kernels._triton.configs.BUCKETS`."""
+
+
+def batch_tokens(top_k: int, max_pairs: int) -> tuple[int, ...]:
+    """Return how many tokens the batches have that between them fall into every bucket up to `max_pairs` pairs."""
+    largest = {min(bound, max_pairs) // top_k for bound in BOUNDS}
+    beyond = BOUNDS[-1] // top_k + 1
+    return tuple(
+        sorted({tokens for tokens in largest if tokens} | ({beyond} if beyond * top_k <= max_pairs else set()))
+    )
 
 
 def warm(
@@ -34,19 +43,17 @@ def warm(
         has_rows: Whether rows of gate and up lie in another order than the pairs.
     """
     device, dtype = w13.a[0].device, w13.a[0].dtype
-    most = min(scratch.max_pairs, max(BATCH_PAIRS))
-    wide = torch.zeros(most + top_k, max(w13.out_features, w2.out_features), dtype=dtype, device=device)
-    narrow = torch.zeros(most + top_k, max(w13.in_features, w2.in_features), dtype=dtype, device=device)
+    batches = batch_tokens(top_k, scratch.max_pairs)
+    most = max(batches) * top_k
+    wide = torch.zeros(most, max(w13.out_features, w2.out_features), dtype=dtype, device=device)
+    narrow = torch.zeros(most, max(w13.in_features, w2.in_features), dtype=dtype, device=device)
     enabled = torch.zeros(w13.slots + 1, dtype=torch.int32, device=device)
 
     def rows(memory: Tensor, count: int, columns: int) -> Tensor:
         return memory.view(-1)[: count * columns].view(count, columns)
 
-    for pairs in BATCH_PAIRS:
-        tokens = -(-pairs // top_k)
+    for tokens in batches:
         count = tokens * top_k
-        if count > scratch.max_pairs:
-            continue
         routing: Routing = ops.route(
             torch.zeros(tokens, top_k, dtype=ids_dtype, device=device),
             torch.full((tokens,), -1, dtype=torch.int32, device=device), enabled, experts=w13.experts, slots=w13.slots,

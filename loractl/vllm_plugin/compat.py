@@ -81,12 +81,35 @@ _APPLY = (
     "apply_router_weight_on_input",
 )
 
+_APPLY_W13 = (
+    *("self", "lora_context", "y", "x", "topk_ids", "topk_weights", "expert_map", "w1", "w2", "num_tokens"),
+    *("top_k_num", "add_inputs", "swap_w13_slices"),
+)
+_APPLY_W2 = (
+    *("self", "lora_context", "y", "x", "topk_weights", "sorted_token_ids_lora", "expert_ids_lora"),
+    *("num_tokens_post_padded_lora", "token_lora_mapping", "num_tokens", "w1", "w2", "top_k_num", "add_inputs"),
+)
+_ACTIVATION = ("self", "activation", "output", "input", "kwargs")
+_LORA_EXPERTS = f"{_EXPERTS}.experts.lora_experts_mixin"
+_LORA_LAYERS = "vllm.lora.layers.fused_moe"
+_CREATE = ("self", "max_loras", "lora_config", "model_config")
+_SET = ("self", "index", "lora_a", "lora_b")
+
 _CUDA_V0_32: Mapping[str, Symbol] = {
     "cuda_platform": Symbol("vllm.platforms.cuda", "CudaPlatformBase"),
+    "cuda_punica_name": Symbol("vllm.platforms.cuda", "CudaPlatformBase.get_punica_wrapper"),
     "cuda_add_w13": Symbol("vllm.lora.punica_wrapper.punica_gpu", "PunicaWrapperGPU.add_lora_w13", _ADD_W13),
     "cuda_add_w2": Symbol("vllm.lora.punica_wrapper.punica_gpu", "PunicaWrapperGPU.add_lora_w2", _ADD_W2),
-    "moe_with_lora": Symbol("vllm.lora.layers.fused_moe", "FusedMoEWithLoRA"),
-    "moe_3d_with_lora": Symbol("vllm.lora.layers.fused_moe", "FusedMoE3DWithLoRA"),
+    "moe_with_lora": Symbol(_LORA_LAYERS, "FusedMoEWithLoRA"),
+    "moe_3d_with_lora": Symbol(_LORA_LAYERS, "FusedMoE3DWithLoRA"),
+    "create_lora_weights": Symbol(_LORA_LAYERS, "FusedMoEWithLoRA.create_lora_weights", _CREATE),
+    "create_3d_lora_weights": Symbol(_LORA_LAYERS, "FusedMoE3DWithLoRA.create_lora_weights", _CREATE),
+    "set_lora": Symbol(_LORA_LAYERS, "FusedMoEWithLoRA.set_lora", _SET),
+    "set_3d_lora": Symbol(_LORA_LAYERS, "FusedMoE3DWithLoRA.set_lora", _SET),
+    "apply_w13_lora": Symbol(_LORA_EXPERTS, "LoRAExpertsMixin.apply_w13_lora", _APPLY_W13),
+    "apply_w2_lora": Symbol(_LORA_EXPERTS, "LoRAExpertsMixin.apply_w2_lora", _APPLY_W2),
+    "triton_activation": Symbol(f"{_EXPERTS}.experts.triton_moe", "TritonExperts.activation", _ACTIVATION),
+    "marlin_activation": Symbol(f"{_EXPERTS}.experts.marlin_moe", "MarlinExperts.activation"),
     "triton_experts": Symbol(f"{_EXPERTS}.experts.triton_moe", "TritonExperts.apply", _APPLY),
     "marlin_experts": Symbol(f"{_EXPERTS}.experts.marlin_moe", "MarlinExperts.apply", _APPLY),
     "oai_experts": Symbol(f"{_EXPERTS}.experts.gpt_oss_triton_kernels_moe", "UnfusedOAITritonExperts.apply", _APPLY),

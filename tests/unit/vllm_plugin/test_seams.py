@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import inspect
 import os
 import subprocess
 import sys
-import warnings
+import types
 
 import pytest
 import torch
@@ -22,14 +23,19 @@ ROWS = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _vllm_may_warn_when_it_is_imported():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+@pytest.fixture
+def _cuda_platform_can_be_imported(monkeypatch, vllm_may_warn):
+    """Let vLLM's CPU build import the module of its CUDA platform, which wants a library of the CUDA build."""
+    library = "vllm._C_stable_libtorch"
+    if importlib.util.find_spec(library) is None:
+        monkeypatch.setitem(sys.modules, library, types.ModuleType(library))
+    is_enabled = torch.backends.cuda.cudnn_sdp_enabled()
+    yield
+    torch.backends.cuda.enable_cudnn_sdp(is_enabled)
 
 
 @needs_vllm
+@pytest.mark.usefixtures("_cuda_platform_can_be_imported")
 @pytest.mark.parametrize(("version", "name", "symbol"), ROWS)
 def test_symbol_is_there_with_its_parameters(version, name, symbol):
     if version != compat.installed_version():
@@ -103,6 +109,7 @@ def _wrapper(cls):
 
 
 @needs_vllm
+@pytest.mark.usefixtures("vllm_may_warn")
 @pytest.mark.parametrize("is_prefill", [True, False])
 def test_dense_rows_of_the_base_are_left_alone_beside_an_adapter(is_prefill):
     pytest.importorskip("vllm.lora.punica_wrapper.punica_cpu")
@@ -125,6 +132,7 @@ def test_dense_rows_of_the_base_are_left_alone_beside_an_adapter(is_prefill):
 
 
 @needs_vllm
+@pytest.mark.usefixtures("vllm_may_warn")
 @pytest.mark.parametrize("is_prefill", [True, False])
 def test_embedding_rows_of_the_base_are_left_alone_beside_an_adapter(is_prefill):
     pytest.importorskip("vllm.lora.punica_wrapper.punica_cpu")
