@@ -158,8 +158,8 @@ class CudaLayer:
             w1, w2 = w1.transpose(1, 2), w2.transpose(1, 2)
         return {
             "output": torch.full_like(layer.x, float("nan")), "hidden_states": layer.x, "w1": w1, "w2": w2,
-            "topk_weights": layer.weight, "topk_ids": layer.topk_ids, "activation": self.activation, "global_num_experts": case.experts,
-            "expert_map": None, "a1q_scale": None, "a2_scale": None,
+            "topk_weights": layer.weight, "topk_ids": layer.topk_ids, "activation": self.activation,
+            "global_num_experts": case.experts, "expert_map": None, "a1q_scale": None, "a2_scale": None,
             "workspace13": torch.full((pairs * widest,), float("nan"), dtype=case.dtype),
             "workspace2": torch.full((pairs * widest,), float("nan"), dtype=case.dtype),
             "expert_tokens_meta": None, "apply_router_weight_on_input": False,
