@@ -2,6 +2,7 @@
 
 Triton's interpreter must be chosen before triton is imported, and then holds for the process. It keeps bfloat16 as
 bits: it would multiply those in a dot, and cuts them off in a cast where a GPU rounds to nearest; both are mended here.
+So is a product's order of summation, which numpy chooses by the operands' shapes and a tensor core does not.
 It also looks through all of triton.language at each call of a function, which we spare it.
 """
 
@@ -35,10 +36,12 @@ def widened(handle):
 
 
 def mend_bfloat16(builder=interpreter.InterpreterBuilder):
-    create_dot, cast = builder.create_dot, builder.cast_impl
+    cast = builder.cast_impl
 
-    def dot(self, a, b, *rest):
-        return create_dot(self, widened(a), widened(b), *rest)
+    def dot(self, a, b, d, *_):
+        # In float64, so that a sum does not depend on how numpy blocks operands of one shape or another.
+        total = widened(a).data.astype(np.float64) @ widened(b).data.astype(np.float64) + d.data
+        return _Handle(total.astype(d.data.dtype), d.dtype.scalar)
 
     def rounding_cast(self, src, dst_type, *rest):
         if dst_type.scalar != tl.bfloat16 or src.dtype.scalar == tl.bfloat16:
