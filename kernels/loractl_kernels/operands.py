@@ -125,7 +125,7 @@ class Scratch:
 
 SMALL_PAIRS = 4096
 """Up to this many pairs a batch is *small*: a shrink is spread over programs, which leave partial sums."""
-RANKED_PAIRS = 1024
+RANKED_PAIRS = 2048
 """Up to this many pairs a batch is planned by comparing each with each."""
 SMALL_ROWS = 16
 """Rows of a tile of a small batch."""
@@ -133,6 +133,8 @@ TILE_ROWS = 32
 """Rows of a tile of a larger one."""
 FEW_PAIRS = 64
 """Up to this many pairs one program does so; for more there are two kernels."""
+BY_PAIR = 256
+"""Above this many pairs no batch goes without a plan, however many experts there are."""
 HIST_PAIRS = 256
 """Pairs that one program of the planner for more counts."""
 MAX_CHUNKS = 8
@@ -142,6 +144,15 @@ MAX_CHUNKS = 8
 def rows_of_tile(pairs: int) -> int:
     """Return how many pairs a tile of a batch of `pairs` pairs has at most."""
     return SMALL_ROWS if pairs <= SMALL_PAIRS else TILE_ROWS
+
+
+def by_pair_bound(experts: int) -> int:
+    """Return up to how many pairs each pair of a batch is a tile of its own, so that there is nothing to plan.
+
+    Pairs of one adapter and expert then read its weights each for themselves, the later ones from the L2 cache. With
+    at most two pairs an expert that costs less than a plan does.
+    """
+    return min(BY_PAIR, max(SMALL_ROWS, 2 * experts))
 
 
 def tile_bound(pairs: int, keys: int) -> int:

@@ -169,6 +169,7 @@ def expand_activate(
     Raises:
         ShapeError: The operands disagree.
         DtypeError: A dtype that the back end does not take.
+        BackendError: Interleaved rows of `y` that do not begin at whole words of 4 bytes.
     """
     _check_layer(adapters, routing)
     _check_matrix("y", y, (routing.pairs, adapters.out_features))
@@ -178,6 +179,11 @@ def expand_activate(
         reference.expand_activate(out, y, shrunk, adapters, routing, gating, row_of_pair)
     else:
         _check_triton(y, adapters)
+        if gating.is_interleaved and (y.stride(0) % 2 or y.data_ptr() % 4):
+            raise BackendError(
+                "gate and up are read together, so each row of y must begin at a whole word of 4 bytes, and rows of "
+                f"{y.stride(0)} elements do not"
+            )
         _triton().expand_activate(out, y, shrunk, adapters, routing, gating, row_of_pair)
 
 

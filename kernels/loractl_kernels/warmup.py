@@ -10,16 +10,25 @@ import torch
 from torch import Tensor
 
 from loractl_kernels import ops
-from loractl_kernels.operands import FEW_PAIRS, RANKED_PAIRS, SMALL_PAIRS, Adapters, Routing, Scratch
+from loractl_kernels.operands import (
+    FEW_PAIRS,
+    RANKED_PAIRS,
+    SMALL_PAIRS,
+    Adapters,
+    Routing,
+    Scratch,
+    by_pair_bound,
+)
 from loractl_kernels.reference import Gating
 
-BOUNDS = (16, FEW_PAIRS, 256, RANKED_PAIRS, SMALL_PAIRS, 8192)
-"""Largest batch of every bucket, in pairs, but of the last; see `loractl_kernels._triton.configs.BUCKETS`."""
+BOUNDS = (FEW_PAIRS, 256, 1024, RANKED_PAIRS, SMALL_PAIRS, 8192)
+"""Largest batch of every bucket and every way to plan, in pairs, but of the last; see
+`loractl_kernels._triton.configs.BUCKETS`."""
 
 
-def batch_tokens(top_k: int, max_pairs: int) -> tuple[int, ...]:
-    """Return how many tokens the batches have that between them fall into every bucket up to `max_pairs` pairs."""
-    largest = {min(bound, max_pairs) // top_k for bound in BOUNDS}
+def batch_tokens(top_k: int, max_pairs: int, experts: int) -> tuple[int, ...]:
+    """Return how many tokens the batches have that between them need every variant up to `max_pairs` pairs."""
+    largest = {min(bound, max_pairs) // top_k for bound in (*BOUNDS, by_pair_bound(experts))}
     beyond = BOUNDS[-1] // top_k + 1
     return tuple(
         sorted({tokens for tokens in largest if tokens} | ({beyond} if beyond * top_k <= max_pairs else set()))
@@ -38,12 +47,13 @@ def warm(
         top_k: Experts a token goes to.
         ids_dtype: dtype of the experts' ids.
         scratch: What serving will use.
-        gating: The activation that takes the deltas of gate and up; None where they are added by themselves.
+        gating: The activation that takes the deltas of gate and up, and so does the sum those of the down projection;
+            None where deltas are added by themselves.
         side_pairs: Up to how many pairs a batch runs on two streams.
         has_rows: Whether rows of gate and up lie in another order than the pairs.
     """
     device, dtype = w13.a[0].device, w13.a[0].dtype
-    batches = batch_tokens(top_k, scratch.max_pairs)
+    batches = batch_tokens(top_k, scratch.max_pairs, w13.experts)
     most = max(batches) * top_k
     wide = torch.zeros(most, max(w13.out_features, w2.out_features), dtype=dtype, device=device)
     narrow = torch.zeros(most, max(w13.in_features, w2.in_features), dtype=dtype, device=device)
@@ -68,4 +78,8 @@ def warm(
         else:
             ops.expand_activate(activated, gate_up, shrunk, w13, routing, gating, row_of_pair=order)
         shrunk = ops.shrink(activated, w2, routing, row_of_pair=order, is_second=True)
-        ops.expand_add(rows(wide, count, w2.out_features), shrunk, w2, routing, pair_weight=weight)
+        down = rows(wide, count, w2.out_features)
+        if gating is None:
+            ops.expand_add(down, shrunk, w2, routing, pair_weight=weight)
+        else:
+            ops.expand_sum(rows(narrow, tokens, w2.out_features), down, shrunk, w2, routing, pair_weight=weight)

@@ -10,9 +10,9 @@ from loractl_kernels.cases import Case, Layer, make_layer
 from loractl_kernels.reference import Gate
 from loractl_kernels.selfcheck import ODD_CASE
 
-__all__ = ["BOUNDS_HERE", "INTERPRETED", "NARROW", "REAL_BOUNDS", "Case", "Layer", "make_layer"]
+__all__ = ["BOUNDS_HERE", "INTERPRETED", "NARROW", "REAL_BOUNDS", "UNPLANNED", "Case", "Layer", "make_layer"]
 
-BOUNDS_HERE = {"RANKED_PAIRS": 8, "SMALL_PAIRS": 16, "HIST_PAIRS": 32}
+BOUNDS_HERE = {"BY_PAIR": 4, "RANKED_PAIRS": 8, "SMALL_PAIRS": 16, "HIST_PAIRS": 32}
 """Up to how many pairs a batch is in which regime under the interpreter, whose time grows with the pairs."""
 
 _TINY = Case(tokens=3, top_k=2, experts=3, slots=3, hidden=72, intermediate=40, rank=4, gate=Gate.SWIGLU_OAI, padding=8)
@@ -40,6 +40,17 @@ INTERPRETED: dict[str, Case] = {
     "all-base": replace(_TINY, tokens=11, base_share=1.0),
     "shared-a-and-empty-experts": replace(_TWO, tokens=5, has_shared_a=True, is_sparse=True, top_k=1),
 }
+
+UNPLANNED: dict[str, Case] = {
+    "by-pair": replace(_ODD, tokens=7),
+    "by-pair-of-mixed-ranks": replace(_TINY, tokens=4, top_k=3, has_mixed_ranks=True),
+    "by-pair-two-slices": replace(_TWO, tokens=8, has_mixed_ranks=True, missing_share=0.2),
+    "by-pair-interleaved-two-slices": replace(_TINY, tokens=5, slices=2),
+    "by-pair-with-repeated-experts": replace(_TINY, tokens=5, expert=1, base_share=0.0),
+    "by-pair-shared-a": replace(_TWO, tokens=5, has_shared_a=True, ids_dtype=torch.int64),
+    "integers-by-pair": replace(_ODD, tokens=5, top_k=3, is_integer=True),
+}
+"""With the bounds as they are: of so few pairs each is a tile."""
 
 REAL_BOUNDS: dict[str, Case] = {
     "most-that-one-program-ranks": replace(_TINY, tokens=64, top_k=4, hidden=32, intermediate=16, experts=4),

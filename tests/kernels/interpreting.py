@@ -15,7 +15,7 @@ from dataclasses import asdict
 
 import numpy as np
 import torch
-from kernels.cases import BOUNDS_HERE, INTERPRETED, REAL_BOUNDS
+from kernels.cases import BOUNDS_HERE, INTERPRETED, REAL_BOUNDS, UNPLANNED
 from triton import language as tl
 from triton.runtime import interpreter
 
@@ -75,6 +75,8 @@ def main(names: list[str]) -> None:
         if name in REAL_BOUNDS:
             layer = make_layer(REAL_BOUNDS[name])
             print_all(name, check_accuracy(layer, outputs_of(layer, Backend.TRITON)))
+        if name in UNPLANNED:
+            print_all(name, check_case(UNPLANNED[name], "cpu", Backend.TRITON))
     for bound, pairs in BOUNDS_HERE.items():
         for module in (operands, moe):
             if bound in vars(operands):

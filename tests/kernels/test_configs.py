@@ -116,7 +116,7 @@ def test_forced_launch_holds_inside_alone():
         pytest.param(ENTRY | {"columns": -1}, "entry 0: columns must be a positive integer", id="negative"),
         pytest.param(ENTRY | {"note": ""}, "entry 0 must have", id="unknown-name"),
         pytest.param(ENTRY | {"launch": LAUNCH | {"block_n": 48}}, "block_n must be one of", id="block"),
-        pytest.param(ENTRY | {"launch": LAUNCH | {"block_k": 256}}, "block_k must be one of", id="long-step"),
+        pytest.param(ENTRY | {"launch": LAUNCH | {"block_k": 1024}}, "block_k must be one of", id="long-step"),
         pytest.param(ENTRY | {"launch": LAUNCH | {"num_warps": 3}}, "num_warps must be one of", id="warps"),
         pytest.param(ENTRY | {"launch": LAUNCH | {"num_stages": 99}}, "num_stages must be one of", id="stages"),
         pytest.param(ENTRY | {"launch": LAUNCH | {"num_warps": [4]}}, "num_warps must be one of", id="list-of-warps"),

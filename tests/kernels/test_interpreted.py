@@ -10,11 +10,12 @@ from functools import lru_cache
 from pathlib import Path
 
 import pytest
-from kernels.cases import INTERPRETED, REAL_BOUNDS
+from kernels.cases import INTERPRETED, REAL_BOUNDS, UNPLANNED
 
 TESTS = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(900)  # one process runs all cases, while the first test waits
 ACCURACY = tuple(f"accuracy of {output}" for output in ("w13", "activation", "w2", "total"))
+CASES = UNPLANNED | INTERPRETED
 CHECKS = (*ACCURACY, "base rows", "isolation", "scratch", "row_of_pair", "alone")
 
 
@@ -24,18 +25,18 @@ def found() -> dict[str, dict[str, dict]]:
     path = os.pathsep.join((str(Path(sys.prefix) / "triton"), str(TESTS)))
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     finished = subprocess.run(
-        [sys.executable, "-m", "kernels.interpreting", *REAL_BOUNDS, *INTERPRETED],
+        [sys.executable, "-m", "kernels.interpreting", *REAL_BOUNDS, *CASES],
         env=environment,
         capture_output=True,
         text=True,
     )
     assert finished.returncode == 0, finished.stderr
     findings = [json.loads(line) for line in finished.stdout.splitlines()]
-    return {name: {f["name"]: f for f in findings if f["of"] == name} for name in (*REAL_BOUNDS, *INTERPRETED)}
+    return {name: {f["name"]: f for f in findings if f["of"] == name} for name in (*REAL_BOUNDS, *CASES)}
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", INTERPRETED)
+@pytest.mark.parametrize("name", CASES)
 def test_kernels_pass(name, check):
     finding = found()[name][check]
 
@@ -50,7 +51,7 @@ def test_kernels_are_accurate_where_the_plan_changes(name, check):
     assert finding["passed"], finding
 
 
-@pytest.mark.parametrize("name", [name for name, case in INTERPRETED.items() if case.is_integer])
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.is_integer])
 def test_kernels_are_exact_on_integers(name):
     finding = found()[name]["integers"]
 

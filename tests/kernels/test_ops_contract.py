@@ -13,7 +13,7 @@ from loractl_kernels import ops
 from loractl_kernels.errors import BackendError, DtypeError, KernelError, ShapeError
 from loractl_kernels.operands import Adapters, Scratch
 from loractl_kernels.ops import Backend
-from loractl_kernels.reference import Gating
+from loractl_kernels.reference import Gate, Gating
 
 CASE = replace(NARROW["odd"], tokens=4, top_k=3, missing_share=0.0, padding=0)
 PAIRS = CASE.tokens * CASE.top_k
@@ -248,6 +248,17 @@ def test_triton_refuses_more_columns_than_its_scratch_has(layer):
     message = refusal(ShapeError, ops.shrink, layer.x, layer.w13, on_triton(layer, scratch(max_columns=4)))
 
     assert message == f"a must be at most 4 columns, as the scratch is, and it is [1, {CASE.rank}]"
+
+
+def test_triton_refuses_interleaved_rows_that_begin_within_a_word(layer):
+    y = torch.zeros(layer.y13.shape[0], layer.y13.shape[1] + 1, dtype=layer.x.dtype)[:, :-1]
+    shrunk = ops.shrink(layer.x, layer.w13, routed(layer))
+
+    message = refusal(
+        BackendError, ops.expand_activate, layer.act, y, shrunk, layer.w13, on_triton(layer), Gating(Gate.SWIGLU_OAI)
+    )
+
+    assert f"rows of {y.stride(0)} elements do not" in message
 
 
 @pytest.mark.parametrize("error", [ShapeError, DtypeError, BackendError])

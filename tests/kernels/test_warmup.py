@@ -10,20 +10,27 @@ from kernels.cases import Case, make_layer
 
 from loractl_kernels import ops
 from loractl_kernels._triton.configs import BUCKETS, bucket_of
-from loractl_kernels.operands import FEW_PAIRS, RANKED_PAIRS, SMALL_PAIRS, Routing, Scratch, Shrunk
+from loractl_kernels.operands import FEW_PAIRS, RANKED_PAIRS, SMALL_PAIRS, Routing, Scratch, Shrunk, by_pair_bound
 from loractl_kernels.reference import Gating
 from loractl_kernels.warmup import warm
 
-PLANNERS = (16, FEW_PAIRS, RANKED_PAIRS)  # each of up to so many pairs is a variant of its own
+PLANNERS = (FEW_PAIRS, 256, RANKED_PAIRS)  # each of up to so many pairs is a variant of its own
 SIDE_PAIRS = 1024
-OPERATIONS = ("plan", "shrink", "expand_add", "expand_activate")
+OPERATIONS = ("plan", "shrink", "expand_add", "expand_activate", "expand_sum")
 
 
 def regime_of(pairs: int) -> str:
     return "small" if pairs <= SMALL_PAIRS else "tiled"
 
 
-def plan_of(pairs: int, *, side: bool) -> tuple[object, ...]:
+def variant_of(kernel: str, pairs: int, experts: int) -> tuple[object, ...]:
+    regime = regime_of(pairs)
+    return kernel, bucket_of(f"{kernel}_{regime}", pairs), regime, pairs <= by_pair_bound(experts)
+
+
+def plan_of(pairs: int, experts: int, *, side: bool) -> tuple[object, ...]:
+    if pairs <= by_pair_bound(experts):
+        return ("plan", 0)
     return ("plan", next((bound for bound in PLANNERS if pairs <= bound), None), regime_of(pairs), side)
 
 
@@ -35,13 +42,12 @@ class Launches:
         self.sizes: set[int] = set()
 
     def note(self, kernel: str, routing: Routing, *rest: object) -> Shrunk:
-        regime = regime_of(routing.pairs)
-        self.found.add((kernel, bucket_of(f"{kernel}_{regime}", routing.pairs), regime, routing.side, *rest))
+        self.found.add((*variant_of(kernel, routing.pairs, routing.experts), routing.side, *rest))
         return Shrunk(torch.empty(0))
 
     def plan(self, routing: Routing) -> Routing:
         self.sizes.add(routing.pairs)
-        self.found.add(plan_of(routing.pairs, side=routing.side))
+        self.found.add(plan_of(routing.pairs, routing.experts, side=routing.side))
         assert int(routing.token_slot.max()) == -1
         assert not routing.slot_enabled.any()
         return routing
@@ -53,15 +59,23 @@ class Launches:
     def expand_add(self, y, shrunk, adapters, routing, pair_weight):
         self.note("expand", routing, adapters.in_features, pair_weight is not None)
 
+    def expand_sum(self, out, y, shrunk, adapters, routing, pair_weight):
+        self.note("sum", routing, adapters.in_features, pair_weight is not None)
+        self.expand_add(y, shrunk, adapters, routing, pair_weight)
+
     def expand_activate(self, out, y, shrunk, adapters, routing, gating, row_of_pair):
         self.note("activate", routing, adapters.in_features, row_of_pair is not None)
 
 
-def warmed(monkeypatch, *, top_k: int, max_tokens: int, has_rows: bool = False, is_fused: bool = True) -> Launches:
+def warmed(
+    monkeypatch, *, top_k: int, max_tokens: int, experts: int = 4, has_rows: bool = False, is_fused: bool = True
+) -> Launches:
     launches = Launches()
     monkeypatch.setattr(ops, "_triton", lambda: SimpleNamespace(**{n: getattr(launches, n) for n in OPERATIONS}))
-    layer = make_layer(Case(tokens=1, top_k=1, hidden=24, intermediate=16, rank=4))
-    scratch = Scratch.allocate(max_tokens=max_tokens, top_k=top_k, experts=4, slots=3, max_columns=4, device="cpu")
+    layer = make_layer(Case(tokens=1, top_k=1, experts=experts, hidden=24, intermediate=16, rank=4))
+    scratch = Scratch.allocate(
+        max_tokens=max_tokens, top_k=top_k, experts=experts, slots=3, max_columns=4, device="cpu"
+    )
     gating: Gating | None = layer.gating if is_fused else None
     warm(
         layer.w13, layer.w2, top_k=top_k, ids_dtype=torch.int32, scratch=scratch, gating=gating,
@@ -76,7 +90,7 @@ def test_every_bucket_of_every_kernel_is_touched(monkeypatch, is_fused):
 
     wanted = {
         (kernel, bucket, regime)
-        for kernel in ("shrink", "expand", "activate" if is_fused else "expand")
+        for kernel in ("shrink", "expand", *(("activate", "sum") if is_fused else ()))
         for regime in ("small", "tiled")
         for bucket in BUCKETS[f"{kernel}_{regime}"]
     }
@@ -86,20 +100,21 @@ def test_every_bucket_of_every_kernel_is_touched(monkeypatch, is_fused):
 
 @pytest.mark.parametrize("has_rows", [True, False])
 @pytest.mark.parametrize("max_tokens", [1, 5, 20, 100, 750, 1366, 4096])
+@pytest.mark.parametrize("experts", [4, 20, 128])
 @pytest.mark.parametrize("top_k", [1, 2, 3, 4, 6, 8, 10])
-def test_no_batch_that_fits_meets_a_variant_for_the_first_time(monkeypatch, top_k, max_tokens, has_rows):
-    launches = warmed(monkeypatch, top_k=top_k, max_tokens=max_tokens, has_rows=has_rows)
+def test_no_batch_that_fits_meets_a_variant_for_the_first_time(monkeypatch, top_k, experts, max_tokens, has_rows):
+    launches = warmed(monkeypatch, top_k=top_k, experts=experts, max_tokens=max_tokens, has_rows=has_rows)
 
     for tokens in range(1, max_tokens + 1):
         pairs = tokens * top_k
-        side, regime = pairs <= SIDE_PAIRS, regime_of(pairs)
-        bucket = bucket_of(f"shrink_{regime}", pairs)
+        side = pairs <= SIDE_PAIRS
         served = {
-            plan_of(pairs, side=side),
-            ("shrink", bucket, regime, side, 24, top_k > 1, False, False),
-            ("shrink", bucket, regime, side, 16, False, has_rows, True),
-            ("activate", bucket, regime, side, 24, has_rows),
-            ("expand", bucket, regime, side, 16, True),
+            plan_of(pairs, experts, side=side),
+            (*variant_of("shrink", pairs, experts), side, 24, top_k > 1, False, False),
+            (*variant_of("shrink", pairs, experts), side, 16, False, has_rows, True),
+            (*variant_of("activate", pairs, experts), side, 24, has_rows),
+            (*variant_of("expand", pairs, experts), side, 16, True),
+            (*variant_of("sum", pairs, experts), side, 16, True),
         }
         assert served <= launches.found, pairs
     assert max(launches.sizes) <= max_tokens * top_k

@@ -76,8 +76,9 @@ class Launch:
 ALLOWED: Final[Mapping[str, frozenset[int]]] = MappingProxyType(
     {
         "block_n": frozenset({16, 32, 64, 128, 256, 512, 1024}),
-        # A sum is cut into chunks of a multiple of 128, at the same places in every batch; a step must not cross them.
-        "block_k": frozenset({16, 32, 64, 128}),
+        # A sum is cut into chunks of a multiple of 128, at the same places in every batch; a step
+        # that would cross them is made smaller.
+        "block_k": frozenset({16, 32, 64, 128, 256, 512}),
         "num_warps": frozenset({1, 2, 4, 8}),
         "num_stages": frozenset(range(1, 9)),
         "programs_per_sm": frozenset(range(1, 33)),

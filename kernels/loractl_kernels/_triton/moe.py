@@ -1,13 +1,14 @@
 """Launches of the kernels for one batch: plan, shrink, expand.
 
-A plan cuts a batch into tiles once for both projections. Every other kernel is a fixed set of programs that loops
-over the tiles there are: all that varies from batch to batch is an ordinary argument or a count on the device, so a
-bucket of batch sizes is compiled once. A *small* batch is bound by latency, and its shrink is spread over programs that
-leave partial sums; in a larger one each tile is summed by one program.
+A plan cuts a batch into tiles once for both projections; in the smallest batches each pair is one. Every other kernel
+is a fixed set of programs that loops over the tiles there are: all that varies from batch to batch is an ordinary
+argument or a count on the device, so a bucket of batch sizes is compiled once. A *small* batch is bound by latency, and
+its shrink is spread over programs that leave partial sums; in a larger one each tile is summed by one program.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -31,14 +32,17 @@ from loractl_kernels.operands import (
     Scratch,
     Shrunk,
     aligned,
+    by_pair_bound,
     rows_of_tile,
     tile_bound,
 )
 from loractl_kernels.reference import Gate, Gating
 
 _CHUNK_UNIT = 128
-_RANKED_BLOCK = 16
-_FEW_BUCKETS = {16: 1, FEW_PAIRS: 4}  # warps of the planner of up to so many pairs
+_RANKED_FEW = 256
+_RANKED = {False: (16, 256, 4), True: (8, 1024, 8)}  # more than so many pairs: (pairs a program, others at once, warps)
+_SUM_COLUMNS = 32
+_SUM_PAIRS = 8  # the most whose B one program of `expand_sum_by_pair` holds in registers
 
 
 def is_small(routing: Routing) -> bool:
@@ -50,7 +54,7 @@ def plan(routing: Routing) -> Routing:
     """Cut the batch into tiles, in the scratch; see `ops.route`."""
     keys, pairs = _keys(routing), routing.pairs
     p = Plan.within(_scratch(routing), pairs, keys)
-    if pairs == 0:
+    if pairs == 0 or _is_by_pair(routing):
         return replace(routing, plan=p)
     operands = (routing.topk_ids, routing.token_slot, routing.slot_enabled)
     pdl = _pdl(routing)
@@ -58,19 +62,12 @@ def plan(routing: Routing) -> Routing:
     rows = rows_of_tile(pairs)
     tiles = (p.tile_key, p.tile_rows, p.tile_pairs)
     if pairs <= FEW_PAIRS:
-        block = next(bucket for bucket in _FEW_BUCKETS if pairs <= bucket)
         planning.plan_few[(1,)](
-            *operands, *tiles, p.tile_counts, pairs, **common, BLOCK=block, ROWS=rows, num_warps=_FEW_BUCKETS[block]
+            *operands, *tiles, p.tile_counts, pairs, **common, BLOCK=FEW_PAIRS, ROWS=rows, num_warps=4
         )
         return replace(routing, plan=p)
     if pairs <= RANKED_PAIRS:
-        place, before_and_size = p.histograms.split([aligned(pairs), p.histograms.numel() - aligned(pairs)])
-        grid = (triton.cdiv(pairs, _RANKED_BLOCK),)
-        sizes: dict[str, Any] = {"BLOCK": _RANKED_BLOCK, "OTHERS": 256, "ROWS": rows, "num_warps": 4}
-        planning.rank_pairs[grid](*operands, p.pair_key, place, before_and_size, pairs, **common, **sizes)
-        planning.tile_ranked[grid](
-            p.pair_key, place, before_and_size, *tiles, p.tile_counts, pairs, KEYS=keys, **sizes, **pdl
-        )
+        _rank(routing, p, tiles, common)
         return replace(routing, plan=p)
     blocks = triton.cdiv(pairs, HIST_PAIRS)
     planning.count_keys[(blocks,)](*operands, p.histograms, p.pair_key, pairs, **common, BLOCK=HIST_PAIRS, num_warps=4)
@@ -87,6 +84,22 @@ def plan(routing: Routing) -> Routing:
     return replace(routing, plan=p)
 
 
+def _rank(routing: Routing, p: Plan, tiles: tuple[Tensor, ...], common: dict[str, Any]) -> None:
+    """Plan by comparing each pair with each."""
+    pairs = routing.pairs
+    place, before_and_size = p.histograms.split([aligned(pairs), p.histograms.numel() - aligned(pairs)])
+    block, others, warps = _RANKED[pairs > _RANKED_FEW]
+    grid = (triton.cdiv(pairs, block),)
+    sizes: dict[str, Any] = {"BLOCK": block, "OTHERS": others, "ROWS": rows_of_tile(pairs), "num_warps": warps}
+    planning.rank_pairs[grid](
+        routing.topk_ids, routing.token_slot, routing.slot_enabled, p.pair_key, place, before_and_size, pairs,
+        **common, **sizes,
+    )  # fmt: skip
+    planning.tile_ranked[grid](
+        p.pair_key, place, before_and_size, *tiles, p.tile_counts, pairs, KEYS=_keys(routing), **sizes, **_pdl(routing)
+    )
+
+
 def shrink(x: Tensor, adapters: Adapters, routing: Routing, row_of_pair: Tensor | None, *, is_second: bool) -> Shrunk:
     """Launch the inner product; see `ops.shrink`."""
     memory = _scratch(routing).shrunk[int(is_second)]
@@ -94,20 +107,22 @@ def shrink(x: Tensor, adapters: Adapters, routing: Routing, row_of_pair: Tensor 
     if routing.pairs == 0:
         return shrunk
     a = adapters.a
-    launch = _launch("shrink", adapters, routing, x.device)
+    launch, chunk = _launch("shrink", adapters, routing, x.device), chunk_columns(adapters.in_features)
+    # Steps end where chunks end: in the tiled kernel because they divide them, in the small one because it stops there.
+    wide = min(launch.block_k, triton.next_power_of_2(chunk)) if is_small(routing) else math.gcd(launch.block_k, chunk)
     arguments = (
-        *(x, a[0], a[-1], *_tiles(adapters, routing), _or(row_of_pair, routing), shrunk.values),
+        *(x, a[0], a[-1], *_tiles(adapters, routing), _or(row_of_pair, routing), shrunk.values, routing.pairs),
         *(x.stride(0), a[0].stride(0), a[0].stride(1), a[0].stride(2)),
     )
     constants: dict[str, Any] = {
-        "TOP_K": routing.top_k, "K": adapters.in_features,
+        "K": adapters.in_features,
         "PER_TOKEN": x.shape[0] == routing.tokens and routing.top_k > 1, "HAS_ROWS": row_of_pair is not None,
-        "CHUNK": chunk_columns(adapters.in_features), "BLOCK_K": launch.block_k, "STAGES": launch.num_stages,
+        "CHUNK": chunk, "BLOCK_K": wide, "STAGES": launch.num_stages,
         "num_warps": launch.num_warps, **_constants(adapters, routing),
     }  # fmt: skip
-    bound = tile_bound(routing.pairs, _keys(routing))
+    bound = _tile_bound(routing)
     if is_small(routing):
-        grid = (min(bound, routing.pairs), chunks(adapters.in_features))
+        grid = (bound, chunks(adapters.in_features))
         shrinking.shrink_small[grid](
             *arguments, **constants, STRIDE_CHUNK=_stride_chunk(adapters), PLAN_IS_OLD=is_second
         )
@@ -124,10 +139,10 @@ def expand_add(y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, 
     launch = _launch("expand", adapters, routing, y.device)
     blocks = len(b) * triton.cdiv(b[0].shape[2], launch.block_n)
     expanding.expand[(_programs(launch, _tile_bound(routing) * blocks, y.device),)](
-        y, shrunk.values, b[0], b[-1], *_tiles(adapters, routing), _or(pair_weight, routing), y.stride(0),
-        b[0].stride(0), b[0].stride(1), b[0].stride(2), N=b[0].shape[2], HAS_WEIGHT=pair_weight is not None,
-        BLOCK_N=launch.block_n, **_constants(adapters, routing), **_partials(adapters, routing),
-        num_warps=launch.num_warps, num_stages=launch.num_stages,
+        y, shrunk.values, b[0], b[-1], *_tiles(adapters, routing), _or(pair_weight, routing), routing.pairs,
+        y.stride(0), b[0].stride(0), b[0].stride(1), b[0].stride(2), N=b[0].shape[2],
+        HAS_WEIGHT=pair_weight is not None, BLOCK_N=launch.block_n, **_constants(adapters, routing),
+        **_partials(adapters, routing), num_warps=launch.num_warps, num_stages=launch.num_stages,
     )  # fmt: skip
 
 
@@ -149,9 +164,9 @@ def expand_activate(
     launch = _launch("activate", adapters, routing, y.device)
     programs = _programs(launch, _tile_bound(routing) * triton.cdiv(n, launch.block_n), y.device)
     activating.activate[(programs,)](
-        out, y, shrunk.values, b[0], b[-1], *_tiles(adapters, routing), _or(row_of_pair, routing), out.stride(0),
-        y.stride(0), b[0].stride(0), b[0].stride(1), b[0].stride(2), gating.alpha, gating.limit, gating.beta, N=n,
-        HAS_ROWS=row_of_pair is not None, INTERLEAVED=gating.is_interleaved,
+        out, y, shrunk.values, b[0], b[-1], *_tiles(adapters, routing), _or(row_of_pair, routing), routing.pairs,
+        out.stride(0), y.stride(0), b[0].stride(0), b[0].stride(1), b[0].stride(2), gating.alpha,
+        gating.limit, gating.beta, N=n, HAS_ROWS=row_of_pair is not None, INTERLEAVED=gating.is_interleaved,
         SWIGLU_OAI=gating.gate is Gate.SWIGLU_OAI, BLOCK_N=launch.block_n,
         **_constants(adapters, routing), **_partials(adapters, routing), num_warps=launch.num_warps,
         num_stages=launch.num_stages,
@@ -165,8 +180,18 @@ def expand_sum(
     if routing.pairs == 0:
         return
     n = adapters.out_features
-    launch = _launch("sum", adapters, routing, y.device)
+    if _is_by_pair(routing) and routing.top_k <= _SUM_PAIRS and len(adapters.b) == 1:
+        b, constants = adapters.b[0], _constants(adapters, routing) | _partials(adapters, routing)
+        del constants["SLICES"], constants["BY_PAIR"]
+        expanding.expand_sum_by_pair[(routing.tokens, triton.cdiv(n, _SUM_COLUMNS))](
+            out, y, shrunk.values, b, _or(adapters.ranks, routing), routing.topk_ids, routing.token_slot,
+            routing.slot_enabled, _or(pair_weight, routing), out.stride(0), y.stride(0), b.stride(0), b.stride(1),
+            b.stride(2), N=n, HAS_WEIGHT=pair_weight is not None, BLOCK_N=_SUM_COLUMNS,
+            BLOCK_P=triton.next_power_of_2(routing.top_k), **constants, num_warps=4,
+        )  # fmt: skip
+        return
     expand_add(y, shrunk, adapters, routing, pair_weight)
+    launch = _launch("sum", adapters, routing, y.device)
     expanding.sum_pairs[(routing.tokens, triton.cdiv(n, launch.block_n))](
         out, y, routing.topk_ids, out.stride(0), y.stride(0), EXPERTS=routing.experts, TOP_K=routing.top_k, N=n,
         BLOCK_N=launch.block_n, num_warps=launch.num_warps, **_pdl(routing),
@@ -186,16 +211,19 @@ def chunks(in_features: int) -> int:
 
 def _tiles(adapters: Adapters, routing: Routing) -> tuple[Tensor, ...]:
     """Return the true ranks and the tiles, as every kernel that works on tiles takes them."""
-    p = routing.plan
+    p, ranks = routing.plan, _or(adapters.ranks, routing)
     if p is None:
         raise BackendError("the batch has no plan: make it with ops.route and the Triton back end")
-    return (_or(adapters.ranks, routing), p.tile_key, p.tile_rows, p.tile_pairs, p.tile_counts)
+    if _is_by_pair(routing):
+        return (ranks, routing.topk_ids, routing.token_slot, routing.slot_enabled, p.tile_counts)
+    return (ranks, p.tile_key, p.tile_rows, p.tile_pairs, p.tile_counts)
 
 
 def _constants(adapters: Adapters, routing: Routing) -> dict[str, Any]:
     """Return what a kernel is compiled for that the layer decides."""
     return {
-        "EXPERTS": routing.experts, "RANK": adapters.rank, "SLICES": len(adapters.a),
+        "EXPERTS": routing.experts, "SLOTS": routing.slots, "TOP_K": routing.top_k, "BY_PAIR": _is_by_pair(routing),
+        "RANK": adapters.rank, "SLICES": len(adapters.a),
         "HAS_RANKS": adapters.ranks is not None, "BLOCK_R": max(16, triton.next_power_of_2(adapters.rank)),
         "ROWS": rows_of_tile(routing.pairs), **_pdl(routing),
     }  # fmt: skip
@@ -221,8 +249,14 @@ def _keys(routing: Routing) -> int:
     return routing.slots * routing.experts
 
 
+def _is_by_pair(routing: Routing) -> bool:
+    return routing.pairs <= by_pair_bound(routing.experts)
+
+
 def _tile_bound(routing: Routing) -> int:
-    return tile_bound(routing.pairs, _keys(routing))
+    if _is_by_pair(routing):
+        return routing.pairs
+    return min(tile_bound(routing.pairs, _keys(routing)), routing.pairs)
 
 
 def _or(operand: Tensor | None, routing: Routing) -> Tensor:

@@ -9,17 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from loractl_kernels._triton.tiles import begin
-
-
-@triton.jit
-def _keys(ids, slots, enabled, pairs, is_pair, EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr):
-    """Return slot * EXPERTS + expert of `pairs`; KEYS where there is no adapter, no expert, or a slot that is off."""
-    expert = tl.load(ids + pairs, mask=is_pair, other=-1).to(tl.int32)
-    slot = tl.load(slots + pairs // TOP_K, mask=is_pair, other=-1).to(tl.int32)
-    has_adapter = (slot >= 0) & (slot < SLOTS) & (expert >= 0) & (expert < EXPERTS)
-    is_on = tl.load(enabled + slot, mask=has_adapter, other=0) != 0
-    return tl.where(is_on, slot * EXPERTS + expert, SLOTS * EXPERTS)
+from loractl_kernels._triton.tiles import begin, key_of
 
 
 @triton.jit(do_not_specialize=["num_pairs"])
@@ -33,7 +23,7 @@ def plan_few(
     keys: tl.constexpr = SLOTS * EXPERTS
     pairs = tl.arange(0, BLOCK)
     is_pair = pairs < num_pairs
-    key = _keys(ids, slots, enabled, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
+    key = key_of(ids, slots, enabled, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
     mine = tl.expand_dims(key, 1)
     other = tl.expand_dims(tl.where(is_pair, key, keys + 1), 0)
     is_before = (other == mine) & (pairs[None, :] < pairs[:, None])
@@ -65,14 +55,14 @@ def rank_pairs(
     keys: tl.constexpr = SLOTS * EXPERTS
     pairs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_pair = pairs < num_pairs
-    key = _keys(ids, slots, enabled, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
+    key = key_of(ids, slots, enabled, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
     lower = tl.zeros([BLOCK], tl.int32)
     before = tl.zeros([BLOCK], tl.int32)
     size = tl.zeros([BLOCK], tl.int32)
     for start in tl.range(0, num_pairs, OTHERS):
         others = start + tl.arange(0, OTHERS)
         is_other = others < num_pairs
-        other = tl.where(is_other, _keys(ids, slots, enabled, others, is_other, EXPERTS, SLOTS, TOP_K), keys + 1)
+        other = tl.where(is_other, key_of(ids, slots, enabled, others, is_other, EXPERTS, SLOTS, TOP_K), keys + 1)
         is_same = other[None, :] == key[:, None]
         lower += tl.sum((other[None, :] < key[:, None]).to(tl.int32), axis=1)
         before += tl.sum((is_same & (others[None, :] < pairs[:, None])).to(tl.int32), axis=1)
@@ -131,7 +121,7 @@ def count_keys(
     tl.debug_barrier()
     pairs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     is_pair = pairs < num_pairs
-    key = _keys(ids, slots, enabled, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
+    key = key_of(ids, slots, enabled, pairs, is_pair, EXPERTS, SLOTS, TOP_K)
     tl.store(pair_key + pairs, key, mask=is_pair)
     tl.atomic_add(row + key, tl.full([BLOCK], 1, tl.int32), mask=is_pair, sem="relaxed")
 

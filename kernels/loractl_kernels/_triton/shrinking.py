@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from loractl_kernels._triton.tiles import begin, load_a, tile_of, true_rank
+from loractl_kernels._triton.tiles import adapter_of, begin, count_of, load_a, tile_of
 
 
 @triton.jit
@@ -22,12 +22,13 @@ def _input_rows(row_of_pair, pairs, is_row, TOP_K: tl.constexpr, PER_TOKEN: tl.c
     return pairs.to(tl.int64)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_pairs"])
 def shrink_small(
-    x, a0, a1, ranks, tile_key, tile_rows, tile_pairs, tile_counts, row_of_pair, shrunk,
-    stride_x, stride_slot, stride_expert, stride_rank,
-    EXPERTS: tl.constexpr, TOP_K: tl.constexpr, K: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr,
-    PER_TOKEN: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_RANKS: tl.constexpr, CHUNK: tl.constexpr,
+    x, a0, a1, ranks, key_or_ids, rows_or_slots, pairs_or_enabled, tile_counts, row_of_pair, shrunk,
+    num_pairs, stride_x, stride_slot, stride_expert, stride_rank,
+    EXPERTS: tl.constexpr, SLOTS: tl.constexpr, BY_PAIR: tl.constexpr, TOP_K: tl.constexpr,
+    K: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, PER_TOKEN: tl.constexpr, HAS_ROWS: tl.constexpr,
+    HAS_RANKS: tl.constexpr, CHUNK: tl.constexpr,
     STRIDE_CHUNK: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, ROWS: tl.constexpr,
     STAGES: tl.constexpr, PLAN_IS_OLD: tl.constexpr, USE_PDL: tl.constexpr,
 ):  # fmt: skip
@@ -39,16 +40,19 @@ def shrink_small(
         begin(USE_PDL)
     tile = tl.program_id(0)
     chunk = tl.program_id(1)
-    is_tile = tile < tl.load(tile_counts)
-    key, pairs, is_row = tile_of(tile, tile_key, tile_rows, tile_pairs, ROWS)
+    is_tile = tile < count_of(tile_counts, num_pairs, 0, BY_PAIR)
+    key, pairs, is_row = tile_of(
+        tile, key_or_ids, rows_or_slots, pairs_or_enabled, EXPERTS, SLOTS, TOP_K, ROWS, BY_PAIR
+    )
     if PLAN_IS_OLD:
         begin(USE_PDL)
     if not is_tile:
         return
-    slot = key // EXPERTS
-    rank = true_rank(ranks, slot, RANK, HAS_RANKS)
+    if BY_PAIR:  # noqa: SIM102  (the first is known to the compiler, the second to the program)
+        if key < 0:
+            return
+    at_a, rank = adapter_of(key, ranks, stride_slot, stride_expert, EXPERTS, RANK, HAS_RANKS)
     rows = _input_rows(row_of_pair, pairs, is_row, TOP_K, PER_TOKEN, HAS_ROWS)
-    at_a = slot.to(tl.int64) * stride_slot + (key % EXPERTS).to(tl.int64) * stride_expert
     offsets_r = tl.arange(0, BLOCK_R)
     end = tl.minimum(chunk * CHUNK + CHUNK, K)
     first = tl.zeros([ROWS, BLOCK_R], tl.float32)
@@ -67,23 +71,24 @@ def shrink_small(
         tl.store(at + RANK, second, mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_pairs"])
 def shrink_tiled(
-    x, a0, a1, ranks, tile_key, tile_rows, tile_pairs, tile_counts, row_of_pair, shrunk,
-    stride_x, stride_slot, stride_expert, stride_rank,
-    EXPERTS: tl.constexpr, TOP_K: tl.constexpr, K: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr,
-    PER_TOKEN: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_RANKS: tl.constexpr, CHUNK: tl.constexpr,
+    x, a0, a1, ranks, key_or_ids, rows_or_slots, pairs_or_enabled, tile_counts, row_of_pair, shrunk,
+    num_pairs, stride_x, stride_slot, stride_expert, stride_rank,
+    EXPERTS: tl.constexpr, SLOTS: tl.constexpr, BY_PAIR: tl.constexpr, TOP_K: tl.constexpr,
+    K: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr, PER_TOKEN: tl.constexpr, HAS_ROWS: tl.constexpr,
+    HAS_RANKS: tl.constexpr, CHUNK: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, ROWS: tl.constexpr, STAGES: tl.constexpr, USE_PDL: tl.constexpr,
 ):  # fmt: skip
     """Write the rank vectors of all tiles, [pairs, SLICES * RANK] of x's dtype."""
     begin(USE_PDL)
     offsets_r = tl.arange(0, BLOCK_R)
-    for tile in range(tl.program_id(0), tl.load(tile_counts), tl.num_programs(0)):
-        key, pairs, is_row = tile_of(tile, tile_key, tile_rows, tile_pairs, ROWS)
-        slot = key // EXPERTS
-        rank = true_rank(ranks, slot, RANK, HAS_RANKS)
+    for tile in range(tl.program_id(0), count_of(tile_counts, num_pairs, 0, BY_PAIR), tl.num_programs(0)):
+        key, pairs, is_row = tile_of(
+            tile, key_or_ids, rows_or_slots, pairs_or_enabled, EXPERTS, SLOTS, TOP_K, ROWS, BY_PAIR
+        )
+        at_a, rank = adapter_of(key, ranks, stride_slot, stride_expert, EXPERTS, RANK, HAS_RANKS)
         rows = _input_rows(row_of_pair, pairs, is_row, TOP_K, PER_TOKEN, HAS_ROWS)
-        at_a = slot.to(tl.int64) * stride_slot + (key % EXPERTS).to(tl.int64) * stride_expert
         first = tl.zeros([ROWS, BLOCK_R], tl.float32)
         second = tl.zeros([ROWS, BLOCK_R], tl.float32)
         first_chunk = tl.zeros([ROWS, BLOCK_R], tl.float32)

@@ -4,6 +4,10 @@ A *tile* is up to ROWS pairs of one adapter and one expert. Rows per tile stay u
 mma.sync: wgmma with A in registers, which taller tiles would use, is miscompiled in pipelined loops by ptxas before
 13.3 (triton issues 9433 and 11781), and one instruction everywhere is what makes a row's result the same in every
 batch.
+
+Kernels find their tiles through four operands: of a planned batch the plan's ``tile_key``, ``tile_rows``,
+``tile_pairs`` and ``tile_counts``; of one whose tiles are single pairs (BY_PAIR) the experts' ids, the tokens' slots
+and which slots are on, and the fourth is not read.
 """
 
 from __future__ import annotations
@@ -26,18 +30,53 @@ def begin(USE_PDL: tl.constexpr):
 
 
 @triton.jit
-def tile_of(tile, tile_key, tile_rows, tile_pairs, ROWS: tl.constexpr):
-    """Return a tile's key, its [ROWS] pairs and which of them count."""
+def key_of(ids, slots, enabled, pairs, is_pair, EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr):
+    """Return slot * EXPERTS + expert of `pairs`; SLOTS * EXPERTS for no adapter, no expert, or a slot that is off."""
+    expert = tl.load(ids + pairs, mask=is_pair, other=-1).to(tl.int32)
+    slot = tl.load(slots + pairs // TOP_K, mask=is_pair, other=-1).to(tl.int32)
+    has_adapter = (slot >= 0) & (slot < SLOTS) & (expert >= 0) & (expert < EXPERTS)
+    is_on = tl.load(enabled + slot, mask=has_adapter, other=0) != 0
+    return tl.where(is_on, slot * EXPERTS + expert, SLOTS * EXPERTS)
+
+
+@triton.jit
+def count_of(tile_counts, num_pairs, AT: tl.constexpr, BY_PAIR: tl.constexpr):
+    """Return how many tiles there are, with an adapter (AT 0) or in all (AT 1)."""
+    if BY_PAIR:
+        return num_pairs
+    return tl.load(tile_counts + AT)
+
+
+@triton.jit
+def tile_of(
+    tile, key_or_ids, rows_or_slots, pairs_or_enabled,
+    EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr, ROWS: tl.constexpr, BY_PAIR: tl.constexpr,
+):  # fmt: skip
+    """Return a tile's key, -1 for no adapter; its [ROWS] pairs; and which of them count."""
     offsets = tl.arange(0, ROWS)
-    is_row = offsets < tl.load(tile_rows + tile)
+    if BY_PAIR:
+        key = key_of(key_or_ids, rows_or_slots, pairs_or_enabled, tile, tile >= 0, EXPERTS, SLOTS, TOP_K)
+        is_row = offsets == 0
+        return tl.where(key < SLOTS * EXPERTS, key, -1), tl.where(is_row, tile, 0), is_row
+    is_row = offsets < tl.load(rows_or_slots + tile)
     # Read before the number of rows is known; what lies beyond it is never used.
-    return tl.load(tile_key + tile), tl.where(is_row, tl.load(tile_pairs + tile * ROWS + offsets), 0), is_row
+    return tl.load(key_or_ids + tile), tl.where(is_row, tl.load(pairs_or_enabled + tile * ROWS + offsets), 0), is_row
 
 
 @triton.jit
 def groups_of(tiles, blocks, programs):
     """Return over how many programs the blocks of columns of each tile are spread, so that all have work."""
     return tl.minimum(blocks, tl.maximum(programs // tl.maximum(tiles, 1), 1))
+
+
+@triton.jit
+def adapter_of(
+    key, ranks, stride_slot, stride_expert, EXPERTS: tl.constexpr, RANK: tl.constexpr, HAS_RANKS: tl.constexpr
+):
+    """Return where an adapter's matrix of `key` begins in its stack, and its true rank, 0 for no adapter."""
+    slot = tl.maximum(key, 0) // EXPERTS
+    at = slot.to(tl.int64) * stride_slot + (tl.maximum(key, 0) % EXPERTS).to(tl.int64) * stride_expert
+    return at, tl.where(key >= 0, true_rank(ranks, slot, RANK, HAS_RANKS), 0)
 
 
 @triton.jit
