@@ -90,8 +90,11 @@ _APPLY_W2 = (
     *("num_tokens_post_padded_lora", "token_lora_mapping", "num_tokens", "w1", "w2", "top_k_num", "add_inputs"),
 )
 _ACTIVATION = ("self", "activation", "output", "input", "kwargs")
+_ADD_LINEAR = ("self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "output_slices", "buffer", "kwargs")
 _LORA_EXPERTS = f"{_EXPERTS}.experts.lora_experts_mixin"
 _LORA_LAYERS = "vllm.lora.layers.fused_moe"
+_LINEAR = "vllm.lora.layers.base_linear"
+_MERGED = "vllm.lora.layers.column_parallel_linear"
 _CREATE = ("self", "max_loras", "lora_config", "model_config")
 _SET = ("self", "index", "lora_a", "lora_b")
 
@@ -100,6 +103,16 @@ _CUDA_V0_32: Mapping[str, Symbol] = {
     "cuda_punica_name": Symbol("vllm.platforms.cuda", "CudaPlatformBase.get_punica_wrapper"),
     "cuda_add_w13": Symbol("vllm.lora.punica_wrapper.punica_gpu", "PunicaWrapperGPU.add_lora_w13", _ADD_W13),
     "cuda_add_w2": Symbol("vllm.lora.punica_wrapper.punica_gpu", "PunicaWrapperGPU.add_lora_w2", _ADD_W2),
+    "cuda_add_linear": Symbol("vllm.lora.punica_wrapper.punica_gpu", "PunicaWrapperGPU.add_lora_linear", _ADD_LINEAR),
+    "cuda_batch": Symbol("vllm.lora.ops.triton_ops.lora_kernel_metadata", "LoRAKernelMeta"),
+    "lora_config": Symbol("vllm.config.lora", "LoRAConfig"),
+    "lora_config_hash": Symbol("vllm.config.lora", "LoRAConfig.compute_hash", ("self",)),
+    "linear_with_lora": Symbol(_LINEAR, "BaseLinearLayerWithLoRA"),
+    "merged_linear_with_lora": Symbol(_MERGED, "MergedColumnParallelLinearWithLoRA"),
+    "create_linear_lora_weights": Symbol(_LINEAR, "BaseLinearLayerWithLoRA.create_lora_weights", _CREATE),
+    "create_merged_lora_weights": Symbol(_MERGED, "MergedColumnParallelLinearWithLoRA.create_lora_weights", _CREATE),
+    "set_linear_lora": Symbol(_LINEAR, "BaseLinearLayerWithLoRA.set_lora", _SET),
+    "set_merged_lora": Symbol(_MERGED, "MergedColumnParallelLinearWithLoRA.set_lora", _SET),
     "moe_with_lora": Symbol(_LORA_LAYERS, "FusedMoEWithLoRA"),
     "moe_3d_with_lora": Symbol(_LORA_LAYERS, "FusedMoE3DWithLoRA"),
     "create_lora_weights": Symbol(_LORA_LAYERS, "FusedMoEWithLoRA.create_lora_weights", _CREATE),

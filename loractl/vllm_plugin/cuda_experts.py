@@ -1,11 +1,12 @@
 """vLLM's experts on NVIDIA GPUs with the adapters' deltas fused into the activation and run beside the base's GEMMs.
 
-The experts' own `apply` stays; four of the steps that it calls are replaced. A decode batch of one layer looks so::
+The experts' own `apply` stays; the steps that it calls are replaced. A decode batch of one layer looks so::
 
-    main stream   GEMM of w13 ------+ activation with delta --+-- GEMM of w2 -------+ add delta -- sum
-    side stream   plan, shrink w13 -+                         +-- shrink w2 --------+
+    main stream   GEMM of w13 ------+ activation with delta --+-- GEMM of w2 -------+ sum with delta
+    side stream   shrink w13 -------+                         +-- shrink w2 --------+
 
-so that an adapter adds one launch and the weights that it must read. A larger batch does the same on one stream.
+so that an adapter adds no launch, and the weights that it must read. A larger batch is planned first, adds its deltas
+before the sum, and does all of it on one stream.
 """
 
 from __future__ import annotations
@@ -56,11 +57,12 @@ class LayerPass:
 
         self.shrunk = shrink() if self.side is None else self.side.run(shrink)
 
-    def add_down(self, y: Tensor) -> None:
-        """Add the weighted deltas to [tokens, top_k, hidden] `y`."""
+    def sum_down(self, out: Tensor, y: Tensor) -> None:
+        """Add the weighted deltas to [tokens, top_k, hidden] `y`, whose contents are lost, and sum into `out`."""
         if self.side is not None:
             self.side.join()
-        ops.expand_add(y.view(self.routing.pairs, -1), self.shrunk, self.w2, self.routing, pair_weight=self.weights)
+        pairs = y.view(self.routing.pairs, -1)
+        ops.expand_sum(out, pairs, self.shrunk, self.w2, self.routing, pair_weight=self.weights)
 
 
 class _SideStream:
@@ -145,11 +147,16 @@ class FusedDeltas:
             self._pass.activate(output, input)
 
     def apply_w2_lora(self, lora_context: Any, **operands: Any) -> None:
-        """Add the deltas of the down projection."""
+        """Leave the delta to the sum where this class adds it."""
         if self._pass is None:
             super().apply_w2_lora(lora_context, **operands)  # type: ignore[misc]
+
+    def moe_sum(self, input: Tensor, output: Tensor, *operands: Any) -> None:  # noqa: A002
+        """Sum each token's pairs, with the deltas of the down projection."""
+        if self._pass is None:
+            super().moe_sum(input, output, *operands)  # type: ignore[misc]
         else:
-            self._pass.add_down(operands["y"])
+            self._pass.sum_down(output, input)
 
     def _has_adapters(self, topk_ids: Tensor) -> bool:
         """Whether any pair of the batch has an adapter."""

@@ -51,11 +51,11 @@ class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITriton
                 a1q_scale, a2_scale, workspace13, workspace2, expert_tokens_meta, apply_router_weight_on_input,
             )  # fmt: skip
             return
-        pairs = self._down_by_pair(hidden_states, w1, w2, topk_weights, topk_ids, activation, workspace13, workspace2)
-        oai.masked_moe_sum(pairs, topk_ids, output)
+        self._run(output, hidden_states, w1, w2, topk_weights, topk_ids, activation, workspace13, workspace2)
 
-    def _down_by_pair(
+    def _run(
         self,
+        output: Tensor,
         hidden_states: Tensor,
         w1: Tensor,
         w2: Tensor,
@@ -64,8 +64,8 @@ class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITriton
         activation: MoEActivation,
         workspace13: Tensor,
         workspace2: Tensor,
-    ) -> Tensor:
-        """Return [tokens, top_k, hidden]: what each expert makes of each token, weighted, deltas in it."""
+    ) -> None:
+        """Route, and run the steps of the layer."""
         config: Any = self.quant_config
         experts, _, columns = w1.shape
         tokens, hidden = hidden_states.shape
@@ -94,6 +94,7 @@ class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITriton
             gammas=routing.gate_scal, y=down,
         )  # fmt: skip
         pairs = down.view(tokens, top_k, hidden)
-        if layer is not None:
-            layer.add_down(pairs)
-        return pairs
+        if layer is None:
+            oai.masked_moe_sum(pairs, topk_ids, output)
+        else:
+            layer.sum_down(output, pairs)

@@ -1,4 +1,4 @@
-"""vLLM's punica wrapper on NVIDIA GPUs with loractl's kernels for the experts' deltas."""
+"""vLLM's punica wrapper on NVIDIA GPUs with loractl's kernels for the deltas of experts and of linear layers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_gpu import PunicaWrapperGPU
 
-from loractl.vllm_plugin import slot_ranks
+from loractl.vllm_plugin import cuda_dense, slot_ranks
 from loractl.vllm_plugin.compat import Symbol
 from loractl_kernels import ops, warmup
 from loractl_kernels.operands import MAX_RANK, Adapters, Routing, Scratch
@@ -24,7 +25,7 @@ _NO_PLAN: _Plan = (None, None, None, None)
 
 
 class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGeneralTypeIssues]  (vLLM calls it final)
-    """Computes the two deltas of MoE layers with `loractl_kernels`; the rest is vLLM's.
+    """Computes the deltas of MoE layers and of linear layers with `loractl_kernels`; the rest is vLLM's.
 
     What the kernels do not take runs vLLM's own: ranks over 128, fully sharded adapters, experts spread over ranks, and
     deltas into a buffer of their own. The log says so, once each.
@@ -38,6 +39,11 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGenera
         self._scratches: dict[tuple[int, int, int, int], Scratch] = {}
         self._adapters: dict[tuple[int, int], Adapters] = {}
         self._warm: set[tuple[object, ...]] = set()
+
+    def update_metadata(self, mapping: LoRAMapping, *operands: Any, **named: Any) -> None:
+        """Take over a batch's slots, and -1 for the rows by which a captured graph is larger than its batch."""
+        super().update_metadata(mapping, *operands, **named)  # pyright: ignore[reportUnknownMemberType]
+        self.token_mapping_meta.token_lora_mapping[len(mapping.index_mapping) :].fill_(-1)
 
     def has_adapters(self) -> bool:
         """Whether any row of the batch has an adapter; known on the host, and fixed in a captured graph."""
@@ -190,6 +196,32 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGenera
         shrunk = ops.shrink(x, adapters, routing, is_second=True)
         ops.expand_add(y.view(-1, y.shape[-1]), shrunk, adapters, routing, pair_weight=topk_weights.contiguous())
 
+    def add_lora_linear(
+        self,
+        y: Tensor,
+        x: Tensor,
+        lora_a_stacked: tuple[Tensor, ...],
+        lora_b_stacked: tuple[Tensor, ...],
+        scale: float,
+        output_slices: tuple[int, ...],
+        *,
+        buffer: Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the deltas of a linear layer; vLLM's contract, traced by torch.compile."""
+        add_inputs = bool(kwargs.get("add_inputs", True))
+        reason = cuda_dense.refusal(y, x, lora_a_stacked, lora_b_stacked, output_slices, add_inputs=add_inputs)
+        if reason:
+            _say_of_linear(reason)
+            super().add_lora_linear(
+                y, x, lora_a_stacked, lora_b_stacked, scale, output_slices, buffer=buffer, **kwargs
+            )  # fmt: skip
+            return
+        batch = self.token_mapping_meta
+        cuda_dense.add_lora_linear(
+            y, x, lora_a_stacked, lora_b_stacked, batch.token_lora_mapping, batch.no_lora_flag_cpu, scale
+        )
+
 
 _said: set[str] = set()
 
@@ -201,8 +233,20 @@ def say_once(text: str) -> None:
         _log.warning(text)
 
 
+def _say_of_linear(reason: str) -> bool:
+    """Say why vLLM's own kernels run; called while a layer is traced, and no part of the trace."""
+    say_once(f"LoRA kernels of linear layers: vLLM's own, because {reason}")
+    return True
+
+
+_compiler: Any = torch.compiler
+_say_of_linear = _compiler.assume_constant_result(_say_of_linear)
+
+
 def install_punica(symbols: Mapping[str, Symbol]) -> None:
     """Make vLLM's CUDA platform name `LoractlPunicaWrapperGPU`."""
     platform: Any = symbols["cuda_platform"].resolve()
     name = f"{LoractlPunicaWrapperGPU.__module__}.{LoractlPunicaWrapperGPU.__qualname__}"
     platform.get_punica_wrapper = classmethod(lambda _cls: name)
+    cuda_dense.mark_compiled_graphs(symbols)
+    slot_ranks.keep_linear(symbols)

@@ -30,6 +30,14 @@ def keep(symbols: Mapping[str, Symbol]) -> None:
         layer.set_lora = _setting(layer.set_lora)
 
 
+def keep_linear(symbols: Mapping[str, Symbol]) -> None:
+    """Keep the ranks of every linear layer that takes adapters from now on."""
+    for name in ("linear_with_lora", "merged_linear_with_lora"):
+        layer: Any = symbols[name].resolve()
+        layer.create_lora_weights = _creating_linear(layer.create_lora_weights)
+        layer.set_lora = _setting_linear(layer.set_lora)
+
+
 def _creating(create: Any) -> Any:
     def create_lora_weights(self: Any, max_loras: int, lora_config: Any, model_config: Any = None) -> None:
         create(self, max_loras, lora_config, model_config)
@@ -47,5 +55,25 @@ def _setting(put: Any) -> Any:
         first = max(lora_a[0].shape[1], lora_a[-1].shape[1] if len(lora_a) == 3 else 0)
         for stack, rank in ((self.w13_lora_a_stacked, first), (self.w2_lora_a_stacked, lora_a[1].shape[1])):
             _ranks[stack[0].data_ptr()][index] = rank
+
+    return set_lora
+
+
+def _creating_linear(create: Any) -> Any:
+    def create_lora_weights(self: Any, max_loras: int, lora_config: Any, model_config: Any = None) -> None:
+        create(self, max_loras, lora_config, model_config)
+        ranks = torch.full((max_loras,), lora_config.max_lora_rank, dtype=torch.int32, device=self.device)
+        _ranks[self.lora_a_stacked[0].data_ptr()] = ranks
+
+    return create_lora_weights
+
+
+def _setting_linear(put: Any) -> Any:
+    def set_lora(self: Any, index: int, lora_a: Tensor | list[Tensor | None], lora_b: Any) -> None:
+        put(self, index, lora_a, lora_b)
+        # Slices may differ in rank, or have no adapter: each is filled up with zeros to the largest.
+        slices = [lora_a] if isinstance(lora_a, Tensor) else lora_a
+        rank = max((one.shape[0] for one in slices if one is not None), default=1)
+        _ranks[self.lora_a_stacked[0].data_ptr()][index] = rank
 
     return set_lora

@@ -81,7 +81,7 @@ class Streams:
         monkeypatch.setattr(torch.cuda, "current_stream", lambda: waiting)
         monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
         monkeypatch.setattr(FusedDeltas, "_side", None)
-        for name in ("route", "shrink", "expand_add", "expand_activate"):
+        for name in ("route", "shrink", "expand_add", "expand_activate", "expand_sum"):
             monkeypatch.setattr(ops, name, self._noting(name, getattr(ops, name)))
 
     def _noting(self, name: str, operation: Any) -> Any:

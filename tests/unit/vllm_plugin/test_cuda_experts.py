@@ -70,7 +70,7 @@ def test_kernels_run_beside_the_gemms_of_a_small_batch(made, kind):
         "main: record", "side: wait", "side: route", "side: shrink", "side: record", "main: gemm w13",
         "main: wait", "main: expand_activate",
         "main: record", "side: wait", "side: shrink", "side: record", "main: gemm w2",
-        "main: wait", "main: expand_add",
+        "main: wait", "main: expand_sum",
     ]  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def test_larger_batch_runs_on_one_stream(made, cuda_layers, monkeypatch, kind):
 
     assert layer.streams.log == [
         "main: route", "main: shrink", "main: gemm w13", "main: expand_activate", "main: shrink", "main: gemm w2",
-        "main: expand_add",
+        "main: expand_sum",
     ]  # fmt: skip
 
 

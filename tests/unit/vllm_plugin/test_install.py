@@ -92,7 +92,9 @@ def test_unknown_back_end_is_refused_with_those_there_are(installed, text):
 @pytest.fixture
 def on_cuda(monkeypatch, cuda_layers):
     """`install_on_cuda` done to the real vLLM, and undone after the test; returns the modules."""
-    from vllm.lora.layers import fused_moe
+    from vllm.config.lora import LoRAConfig
+    from vllm.lora.layers import base_linear, fused_moe
+    from vllm.lora.layers import column_parallel_linear as merged
     from vllm.model_executor.layers.fused_moe.experts import gpt_oss_triton_kernels_moe, marlin_moe, triton_moe
     from vllm.model_executor.layers.fused_moe.oracle import mxfp4, unquantized
 
@@ -108,6 +110,9 @@ def on_cuda(monkeypatch, cuda_layers):
         (gpt_oss_triton_kernels_moe, "UnfusedOAITritonExperts"), (mxfp4, "_get_priority_backends_for_gpt_oss"),
         (fused_moe.FusedMoEWithLoRA, "set_lora"), (fused_moe.FusedMoEWithLoRA, "create_lora_weights"),
         (fused_moe.FusedMoE3DWithLoRA, "set_lora"), (fused_moe.FusedMoE3DWithLoRA, "create_lora_weights"),
+        (base_linear.BaseLinearLayerWithLoRA, "set_lora"), (base_linear.BaseLinearLayerWithLoRA, "create_lora_weights"),
+        (merged.MergedColumnParallelLinearWithLoRA, "set_lora"),
+        (merged.MergedColumnParallelLinearWithLoRA, "create_lora_weights"), (LoRAConfig, "compute_hash"),
     )  # fmt: skip
     for owner, name in kept:
         monkeypatch.setattr(owner, name, getattr(owner, name))
