@@ -97,6 +97,24 @@ _LINEAR = "vllm.lora.layers.base_linear"
 _MERGED = "vllm.lora.layers.column_parallel_linear"
 _CREATE = ("self", "max_loras", "lora_config", "model_config")
 _SET = ("self", "index", "lora_a", "lora_b")
+_RUNNER = "vllm.v1.worker.gpu.model_runner"
+_DUMMY_LORAS = "vllm.v1.worker.lora_model_runner_mixin"
+_RUN_DUMMY = (
+    *("self", "num_tokens", "args", "skip_attn", "uniform_decode", "context_len", "skip_eplb", "is_profile"),
+    *("valid_dummy_state_slots", "randomize_inputs", "kwargs"),
+)
+_SELECT_LORAS = (
+    *("self", "lora_config", "num_scheduled_tokens", "mapping_type", "num_sampled_tokens"),
+    "num_active_loras",
+)
+_WITH_LORAS = (
+    *("self", "lora_config", "num_scheduled_tokens", "num_sampled_tokens", "remove_lora", "num_active_loras"),
+    "mapping_type",
+)
+_TOPK_SCORES = (
+    *("logits", "num_logprobs", "sampled_token_ids", "cu_num_logits", "logprob_token_ids_state"),
+    *("expanded_idx_mapping", "max_per_req_token_ids", "logits_mode"),
+)
 
 _CUDA_V0_32: Mapping[str, Symbol] = {
     "cuda_platform": Symbol("vllm.platforms.cuda", "CudaPlatformBase"),
@@ -127,6 +145,16 @@ _CUDA_V0_32: Mapping[str, Symbol] = {
     "marlin_experts": Symbol(f"{_EXPERTS}.experts.marlin_moe", "MarlinExperts.apply", _APPLY),
     "oai_experts": Symbol(f"{_EXPERTS}.experts.gpt_oss_triton_kernels_moe", "UnfusedOAITritonExperts.apply", _APPLY),
     "mxfp4_priorities": Symbol(f"{_EXPERTS}.oracle.mxfp4", "_get_priority_backends_for_gpt_oss"),
+    "kernel_warmup": Symbol("vllm.v1.worker.gpu_worker", "kernel_warmup", ("worker", "process_local_only")),
+    "run_dummy": Symbol(_RUNNER, "GPUModelRunner._dummy_run", _RUN_DUMMY),
+    "setup_dummy_loras": Symbol(
+        _DUMMY_LORAS, "LoRAModelRunnerMixin.maybe_setup_dummy_loras", ("self", "lora_config", "remove_lora")
+    ),
+    "select_dummy_loras": Symbol(_DUMMY_LORAS, "LoRAModelRunnerMixin.maybe_select_dummy_loras", _SELECT_LORAS),
+    "dummy_run_with_lora": Symbol(_DUMMY_LORAS, "LoRAModelRunnerMixin.maybe_dummy_run_with_lora", _WITH_LORAS),
+    "moe_layer": Symbol(f"{_EXPERTS}.runner.moe_runner", "MoERunner"),
+    "mixed_graphs": Symbol("vllm.config.compilation", "CUDAGraphMode.mixed_mode", ("self",)),
+    "topk_scores": Symbol("vllm.v1.worker.gpu.sample.logprob", "compute_topk_scores", _TOPK_SCORES),
 }
 """What is rested on where there is an NVIDIA GPU; some of it can be imported there alone."""
 

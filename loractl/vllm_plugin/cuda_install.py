@@ -8,6 +8,7 @@ from typing import Any
 
 from loractl.vllm_plugin import slot_ranks
 from loractl.vllm_plugin.compat import Symbol
+from loractl.vllm_plugin.cuda_warmup import install_warmup
 
 
 def install_on_cuda(symbols: Mapping[str, Symbol]) -> str:
@@ -19,6 +20,7 @@ def install_on_cuda(symbols: Mapping[str, Symbol]) -> str:
     for name in ("triton_experts", "marlin_experts"):
         _fuse(symbols[name])
     _serve_gpt_oss_by_oai(symbols)
+    install_warmup(symbols)
     return "loractl's in Triton: deltas fused into the activation of the experts (OAI, Triton, Marlin)"
 
 
