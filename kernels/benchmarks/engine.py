@@ -142,6 +142,8 @@ def run(options: argparse.Namespace) -> int:
         _require_plugin(options.engine)
         engine = Engine(options)
         talk.write(f"{name}: started in {engine.startup_s:.1f} s\n")
+        if options.ready is not None:
+            options.ready.touch()
         _wait_for(options.turn)
         rows = _measured(engine, options, talk)
     except Exception as error:  # noqa: BLE001  (the end of the process: everything that went wrong is in the log)
@@ -259,6 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--metrics", type=_words, default=METRICS, help=f"of {','.join(METRICS)}")
     one.add_argument("--streams", type=_numbers, default=STREAMS)
     one.add_argument("--gate", type=Path, help="answers that the engine vllm writes and the engine loractl is held to")
+    one.add_argument("--ready", type=Path, help="a file to make once started")
     one.add_argument("--turn", type=Path, help="a file to wait for, once started, before anything is measured")
     one.add_argument("--log", type=Path, help="default: beside --out, named after the engine")
     for command in (commands.add_parser("all", help="engines one after the other"), commands.add_parser("warm")):

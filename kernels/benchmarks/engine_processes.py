@@ -14,12 +14,14 @@ from pathlib import Path
 from rows import fill_best_base
 
 ENGINE = Path(__file__).resolve().with_name("engine.py")
+_POLL_S = 0.2
 
 
 def run_all(options: argparse.Namespace) -> int:
     """Measure engines one after the other; one that fails is said loudly and does not stop the rest.
 
     With `options.together` all start at once, which takes hardly longer than one start, and each waits for its turn.
+    The first turn comes once every engine has started, failed or been stopped: a start beside it would be measured too.
 
     The engine `vllm` of a model writes the answers that the engine `loractl` of the same model is held to, so it goes
     first. At the end each row of the run is told the best engine without LoRA.
@@ -27,17 +29,53 @@ def run_all(options: argparse.Namespace) -> int:
     options.logs.mkdir(parents=True, exist_ok=True)
     engines = sorted(options.engines, key=_turn)
     models = {model for model, name in (engine.split(":")[:2] for engine in engines) if name == "vllm"}
-    started = [_start(engine, options, models) for engine in engines] if options.together else []
-    failed = []
-    for at, engine in enumerate(engines):
-        process = started[at] if started else _start(engine, options, models)
-        if options.together:
-            _turn_file(engine, options).touch()
-        if _finish(engine, process, options):
-            failed.append(engine)
+    measure = _measure_together if options.together else _measure_alone
+    failed = measure(engines, options, models)
     if options.out.exists():
         fill_best_base(options.out, options.run_id)
     return _end(failed, f"run {options.run_id}: {len(options.engines) - len(failed)} engines in {options.out}")
+
+
+def _measure_alone(engines: list[str], options: argparse.Namespace, models: set[str]) -> list[str]:
+    """Start and measure one engine after the other; return those that failed."""
+    return [engine for engine in engines if _finish(engine, _start(engine, options, models), options)]
+
+
+def _measure_together(engines: list[str], options: argparse.Namespace, models: set[str]) -> list[str]:
+    """Start all engines, then measure them one after the other; return those that failed.
+
+    The timeout holds for the start, and for each measurement anew from its turn on.
+    """
+    started = [(engine, _start(engine, options, models)) for engine in engines]
+    failed = []
+    try:
+        late = _wait_for_starts(started, options)
+        failed += [engine for engine, process in late if _finish(engine, process, options, timeout=0)]
+        for engine, process in started:
+            if (engine, process) in late:
+                continue
+            _turn_file(engine, options).touch()
+            if _finish(engine, process, options):
+                failed.append(engine)
+    finally:
+        # They live in sessions of their own, where an interrupt of this process does not reach them.
+        for _, process in started:
+            _end_group(process)
+    return failed
+
+
+def _wait_for_starts(
+    started: list[tuple[str, subprocess.Popen[bytes]]], options: argparse.Namespace
+) -> list[tuple[str, subprocess.Popen[bytes]]]:
+    """Wait until each engine says that it has started or has ended; return those that have not started in time."""
+    deadline = time.monotonic() + options.timeout
+    late = started
+    while late:
+        late = [(engine, process) for engine, process in late if not _ready_file(engine, options).exists()]
+        if time.monotonic() > deadline or all(process.poll() is not None for _, process in late):
+            break
+        time.sleep(_POLL_S)
+    return late
 
 
 def _start(engine: str, options: argparse.Namespace, models: set[str]) -> subprocess.Popen[bytes]:
@@ -49,13 +87,17 @@ def _start(engine: str, options: argparse.Namespace, models: set[str]) -> subpro
     elif name == "loractl":
         _say(f"*** {engine}: no answers of {model}:vllm in this run, so its own are held to nothing")
     if options.together:
-        extra += ["--turn", str(_turn_file(engine, options))]
+        extra += ["--ready", str(_ready_file(engine, options)), "--turn", str(_turn_file(engine, options))]
     line = command(engine, options, extra, kv_gib=options.kv_gib, utilization=options.utilization)
     return subprocess.Popen(line, start_new_session=True)
 
 
 def _turn_file(engine: str, options: argparse.Namespace) -> Path:
     return Path(options.logs / f"turn-{engine.replace(':', '-')}-{options.run_id}")
+
+
+def _ready_file(engine: str, options: argparse.Namespace) -> Path:
+    return Path(options.logs / f"ready-{engine.replace(':', '-')}-{options.run_id}")
 
 
 def warm(options: argparse.Namespace) -> int:
@@ -88,11 +130,20 @@ def _run(engine: str, options: argparse.Namespace, extra: list[str], *, kv_gib: 
     return _finish(engine, subprocess.Popen(line, start_new_session=True), options)
 
 
-def _finish(engine: str, process: subprocess.Popen[bytes], options: argparse.Namespace) -> int:
-    """Wait for an engine, end what is left of it, say how it went and return its exit status."""
+def _finish(
+    engine: str, process: subprocess.Popen[bytes], options: argparse.Namespace, timeout: float | None = None
+) -> int:
+    """Wait for an engine, end what is left of it, say how it went and return its exit status.
+
+    Args:
+        engine: Its name.
+        process: Its process.
+        options: Of the run.
+        timeout: Seconds to wait for it; None for those of the run.
+    """
     start = time.monotonic()
     try:
-        code = process.wait(timeout=options.timeout)
+        code = process.wait(timeout=options.timeout if timeout is None else timeout)
         why = f"exit status {code}"
     except subprocess.TimeoutExpired:
         code, why = 124, f"stopped after {options.timeout:.0f} s"
