@@ -7,6 +7,7 @@ stacks, and -1 is the base model.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -18,7 +19,7 @@ MAX_RANK = 128
 """The largest rank that the Triton kernels hold in registers."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Adapters:
     """The adapters of one projection of a layer, stacked by slot.
 
@@ -62,32 +63,32 @@ class Adapters:
         if self.ranks is not None and (tuple(self.ranks.shape) != (slots,) or self.ranks.dtype != torch.int32):
             raise ShapeError("ranks", expected=f"[{slots}] of int32", found=tuple(self.ranks.shape))
 
-    @property
+    @cached_property
     def slots(self) -> int:
         """How many adapters fit."""
         return self.a[0].shape[0]
 
-    @property
+    @cached_property
     def experts(self) -> int:
         """How many experts the layer has."""
         return self.a[0].shape[1]
 
-    @property
+    @cached_property
     def rank(self) -> int:
         """Rank of the stack: the largest that a slot may have."""
         return self.a[0].shape[2]
 
-    @property
+    @cached_property
     def columns(self) -> int:
         """Columns of a shrunk row: one rank vector a slice."""
         return len(self.a) * self.rank
 
-    @property
+    @cached_property
     def in_features(self) -> int:
         """Columns of the input."""
         return self.a[0].shape[3]
 
-    @property
+    @cached_property
     def out_features(self) -> int:
         """Columns of the output, all slices together."""
         return len(self.b) * self.b[0].shape[2]
@@ -227,7 +228,7 @@ class Plan:
         return cls(*views)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Routing:
     """Which expert and which adapter each pair of a batch goes to; made by `loractl_kernels.ops.route`.
 
@@ -252,20 +253,25 @@ class Routing:
     plan: Plan | None = None
     side: bool = False
 
-    @property
+    @cached_property
     def tokens(self) -> int:
         """Rows of the batch."""
         return self.topk_ids.shape[0]
 
-    @property
+    @cached_property
     def top_k(self) -> int:
         """Experts a token goes to."""
         return self.topk_ids.shape[1]
 
-    @property
+    @cached_property
     def pairs(self) -> int:
         """Tokens times `top_k`."""
         return self.topk_ids.numel()
+
+    @cached_property
+    def is_by_pair(self) -> bool:
+        """Whether the kernels take each pair for a tile of its own; see `by_pair_bound`."""
+        return self.pairs <= by_pair_bound(self.experts)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

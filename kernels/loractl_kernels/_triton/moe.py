@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
 from loractl_kernels._triton import activating, expanding, planning, shrinking
@@ -32,7 +31,6 @@ from loractl_kernels.operands import (
     Scratch,
     Shrunk,
     aligned,
-    by_pair_bound,
     rows_of_tile,
     tile_bound,
 )
@@ -54,7 +52,7 @@ def plan(routing: Routing) -> Routing:
     """Cut the batch into tiles, in the scratch; see `ops.route`."""
     keys, pairs = _keys(routing), routing.pairs
     p = Plan.within(_scratch(routing), pairs, keys)
-    if pairs == 0 or _is_by_pair(routing):
+    if pairs == 0 or routing.is_by_pair:
         return replace(routing, plan=p)
     operands = (routing.topk_ids, routing.token_slot, routing.slot_enabled)
     pdl = _pdl(routing)
@@ -69,9 +67,9 @@ def plan(routing: Routing) -> Routing:
     if pairs <= RANKED_PAIRS:
         _rank(routing, p, tiles, common)
         return replace(routing, plan=p)
-    blocks = triton.cdiv(pairs, HIST_PAIRS)
+    blocks = _cdiv(pairs, HIST_PAIRS)
     planning.count_keys[(blocks,)](*operands, p.histograms, p.pair_key, pairs, **common, BLOCK=HIST_PAIRS, num_warps=4)
-    planning.scan_blocks[(triton.cdiv(keys + 1, 64),)](
+    planning.scan_blocks[(_cdiv(keys + 1, 64),)](
         p.histograms, p.tile_start, blocks, WIDTH=keys + 1, BLOCK_KEYS=64, **pdl, num_warps=4
     )
     planning.scan_keys[(1,)](
@@ -89,7 +87,7 @@ def _rank(routing: Routing, p: Plan, tiles: tuple[Tensor, ...], common: dict[str
     pairs = routing.pairs
     place, before_and_size = p.histograms.split([aligned(pairs), p.histograms.numel() - aligned(pairs)])
     block, others, warps = _RANKED[pairs > _RANKED_FEW]
-    grid = (triton.cdiv(pairs, block),)
+    grid = (_cdiv(pairs, block),)
     sizes: dict[str, Any] = {"BLOCK": block, "OTHERS": others, "ROWS": rows_of_tile(pairs), "num_warps": warps}
     planning.rank_pairs[grid](
         routing.topk_ids, routing.token_slot, routing.slot_enabled, p.pair_key, place, before_and_size, pairs,
@@ -109,7 +107,7 @@ def shrink(x: Tensor, adapters: Adapters, routing: Routing, row_of_pair: Tensor 
     a = adapters.a
     launch, chunk = _launch("shrink", adapters, routing, x.device), chunk_columns(adapters.in_features)
     # Steps end where chunks end: in the tiled kernel because they divide them, in the small one because it stops there.
-    wide = min(launch.block_k, triton.next_power_of_2(chunk)) if is_small(routing) else math.gcd(launch.block_k, chunk)
+    wide = min(launch.block_k, _power_of_two(chunk)) if is_small(routing) else math.gcd(launch.block_k, chunk)
     arguments = (
         *(x, a[0], a[-1], *_tiles(adapters, routing), _or(row_of_pair, routing), shrunk.values, routing.pairs),
         *(x.stride(0), a[0].stride(0), a[0].stride(1), a[0].stride(2)),
@@ -137,7 +135,7 @@ def expand_add(y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, 
         return
     b = adapters.b
     launch = _launch("expand", adapters, routing, y.device)
-    blocks = len(b) * triton.cdiv(b[0].shape[2], launch.block_n)
+    blocks = len(b) * _cdiv(b[0].shape[2], launch.block_n)
     expanding.expand[(_programs(launch, _tile_bound(routing) * blocks, y.device),)](
         y, shrunk.values, b[0], b[-1], *_tiles(adapters, routing), _or(pair_weight, routing), routing.pairs,
         y.stride(0), b[0].stride(0), b[0].stride(1), b[0].stride(2), N=b[0].shape[2],
@@ -162,7 +160,7 @@ def expand_activate(
         return
     b, n = adapters.b, adapters.out_features // 2
     launch = _launch("activate", adapters, routing, y.device)
-    programs = _programs(launch, _tile_bound(routing) * triton.cdiv(n, launch.block_n), y.device)
+    programs = _programs(launch, _tile_bound(routing) * _cdiv(n, launch.block_n), y.device)
     activating.activate[(programs,)](
         out, y, shrunk.values, b[0], b[-1], *_tiles(adapters, routing), _or(row_of_pair, routing), routing.pairs,
         out.stride(0), y.stride(0), b[0].stride(0), b[0].stride(1), b[0].stride(2), gating.alpha,
@@ -180,33 +178,44 @@ def expand_sum(
     if routing.pairs == 0:
         return
     n = adapters.out_features
-    if _is_by_pair(routing) and routing.top_k <= _SUM_PAIRS and len(adapters.b) == 1:
+    if routing.is_by_pair and routing.top_k <= _SUM_PAIRS and len(adapters.b) == 1:
         b, constants = adapters.b[0], _constants(adapters, routing) | _partials(adapters, routing)
         del constants["SLICES"], constants["BY_PAIR"]
-        expanding.expand_sum_by_pair[(routing.tokens, triton.cdiv(n, _SUM_COLUMNS))](
+        expanding.expand_sum_by_pair[(routing.tokens, _cdiv(n, _SUM_COLUMNS))](
             out, y, shrunk.values, b, _or(adapters.ranks, routing), routing.topk_ids, routing.token_slot,
             routing.slot_enabled, _or(pair_weight, routing), out.stride(0), y.stride(0), b.stride(0), b.stride(1),
             b.stride(2), N=n, HAS_WEIGHT=pair_weight is not None, BLOCK_N=_SUM_COLUMNS,
-            BLOCK_P=triton.next_power_of_2(routing.top_k), **constants, num_warps=4,
+            BLOCK_P=_power_of_two(routing.top_k), **constants, num_warps=4,
         )  # fmt: skip
         return
     expand_add(y, shrunk, adapters, routing, pair_weight)
     launch = _launch("sum", adapters, routing, y.device)
-    expanding.sum_pairs[(routing.tokens, triton.cdiv(n, launch.block_n))](
+    expanding.sum_pairs[(routing.tokens, _cdiv(n, launch.block_n))](
         out, y, routing.topk_ids, out.stride(0), y.stride(0), EXPERTS=routing.experts, TOP_K=routing.top_k, N=n,
         BLOCK_N=launch.block_n, num_warps=launch.num_warps, **_pdl(routing),
     )  # fmt: skip
 
 
+def _cdiv(dividend: int, divisor: int) -> int:
+    """Return the quotient, rounded up; Triton's own takes microseconds a call."""
+    return -(-dividend // divisor)
+
+
+def _power_of_two(least: int) -> int:
+    """Return the smallest power of two from `least` up."""
+    return 1 << (least - 1).bit_length()
+
+
+@lru_cache
 def chunk_columns(in_features: int) -> int:
     """Return how many columns of the input one chunk of a shrink sums."""
-    units = triton.cdiv(in_features, _CHUNK_UNIT)
-    return triton.cdiv(units, MAX_CHUNKS) * _CHUNK_UNIT
+    units = _cdiv(in_features, _CHUNK_UNIT)
+    return _cdiv(units, MAX_CHUNKS) * _CHUNK_UNIT
 
 
 def chunks(in_features: int) -> int:
     """Return how many chunks there are."""
-    return triton.cdiv(in_features, chunk_columns(in_features))
+    return _cdiv(in_features, chunk_columns(in_features))
 
 
 def _tiles(adapters: Adapters, routing: Routing) -> tuple[Tensor, ...]:
@@ -214,7 +223,7 @@ def _tiles(adapters: Adapters, routing: Routing) -> tuple[Tensor, ...]:
     p, ranks = routing.plan, _or(adapters.ranks, routing)
     if p is None:
         raise BackendError("the batch has no plan: make it with ops.route and the Triton back end")
-    if _is_by_pair(routing):
+    if routing.is_by_pair:
         return (ranks, routing.topk_ids, routing.token_slot, routing.slot_enabled, p.tile_counts)
     return (ranks, p.tile_key, p.tile_rows, p.tile_pairs, p.tile_counts)
 
@@ -222,9 +231,9 @@ def _tiles(adapters: Adapters, routing: Routing) -> tuple[Tensor, ...]:
 def _constants(adapters: Adapters, routing: Routing) -> dict[str, Any]:
     """Return what a kernel is compiled for that the layer decides."""
     return {
-        "EXPERTS": routing.experts, "SLOTS": routing.slots, "TOP_K": routing.top_k, "BY_PAIR": _is_by_pair(routing),
+        "EXPERTS": routing.experts, "SLOTS": routing.slots, "TOP_K": routing.top_k, "BY_PAIR": routing.is_by_pair,
         "RANK": adapters.rank, "SLICES": len(adapters.a),
-        "HAS_RANKS": adapters.ranks is not None, "BLOCK_R": max(16, triton.next_power_of_2(adapters.rank)),
+        "HAS_RANKS": adapters.ranks is not None, "BLOCK_R": max(16, _power_of_two(adapters.rank)),
         "ROWS": rows_of_tile(routing.pairs), **_pdl(routing),
     }  # fmt: skip
 
@@ -249,12 +258,8 @@ def _keys(routing: Routing) -> int:
     return routing.slots * routing.experts
 
 
-def _is_by_pair(routing: Routing) -> bool:
-    return routing.pairs <= by_pair_bound(routing.experts)
-
-
 def _tile_bound(routing: Routing) -> int:
-    if _is_by_pair(routing):
+    if routing.is_by_pair:
         return routing.pairs
     return min(tile_bound(routing.pairs, _keys(routing)), routing.pairs)
 
