@@ -42,18 +42,15 @@ class LayerPass:
     weights: Tensor
     shrunk: Shrunk
     side: _SideStream | None
-    row_of_pair: Tensor | None
 
-    def activate(self, out: Tensor, gate_up: Tensor) -> None:
+    def activate(self, out: Tensor, gate_up: Tensor, row_of_pair: Tensor | None = None) -> None:
         """Write the activation of `gate_up` plus delta into `out`, and go on to shrink that."""
         if self.side is not None:
             self.side.join()
-        ops.expand_activate(
-            out, gate_up, self.shrunk, self.w13, self.routing, self.gating, row_of_pair=self.row_of_pair
-        )
+        ops.expand_activate(out, gate_up, self.shrunk, self.w13, self.routing, self.gating, row_of_pair=row_of_pair)
 
         def shrink() -> Shrunk:
-            return ops.shrink(out, self.w2, self.routing, row_of_pair=self.row_of_pair, is_second=True)
+            return ops.shrink(out, self.w2, self.routing, row_of_pair=row_of_pair, is_second=True)
 
         self.shrunk = shrink() if self.side is None else self.side.run(shrink)
 
@@ -194,22 +191,23 @@ class FusedDeltas:
         topk_weights: Tensor,
         topk_ids: Tensor,
         activation: MoEActivation,
-        row_of_pair: Tensor | None = None,
+        *,
+        has_rows: bool = False,
     ) -> LayerPass:
-        """Start the adapters' part of a batch that `_takes` takes."""
+        """Start the adapters' part of a batch that `_takes` takes; rows of gate and up may lie in another order."""
         context: Any = self._lora_context
         punica: LoractlPunicaWrapperGPU = context.punica_wrapper
         gating = cast("Gating", self._gating(activation))
         x, a = _unquantised(context, hidden_states), context.w13_lora_a_stacked
         w13 = punica.adapters(a, context.w13_lora_b_stacked)
         w2 = punica.adapters(context.w2_lora_a_stacked, context.w2_lora_b_stacked)
-        punica.warm(w13, w2, topk_ids, gating, side_pairs=_SIDE_PAIRS, has_rows=row_of_pair is not None)
+        punica.warm(w13, w2, topk_ids, gating, side_pairs=_SIDE_PAIRS, has_rows=has_rows)
         side = self._side_stream() if topk_ids.numel() <= _SIDE_PAIRS else None
 
         def start() -> LayerPass:
             routing = punica.route(a, topk_ids, context.adapter_enabled, None, side=side is not None)
             shrunk = ops.shrink(x, w13, routing)
-            return LayerPass(routing, w13, w2, gating, topk_weights.contiguous(), shrunk, side, row_of_pair)
+            return LayerPass(routing, w13, w2, gating, topk_weights.contiguous(), shrunk, side)
 
         return start() if side is None else side.run(start)
 

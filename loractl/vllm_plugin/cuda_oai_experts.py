@@ -2,20 +2,26 @@
 
 vLLM 0.32.0 gives LoRA the Marlin GEMMs, which are slower here. Its own unfused class around the OAI ones sorts rows
 back and forth between the steps; this one leaves them in order of expert, which is what the second GEMM wants, and lets
-the kernels find a pair's row.
+the kernels find a pair's row. It also sorts the pairs itself, in a launch or two where vLLM takes nine, and any ids:
+vLLM's tables run out of bounds where a token has one twice, as it can where the router gives NaN.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
+import torch
 from torch import Tensor
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 from vllm.model_executor.layers.fused_moe.experts import gpt_oss_triton_kernels_moe
 
 from loractl.vllm_plugin.cuda_experts import FusedDeltas
+from loractl_kernels import expert_sort
 
 oai: Any = gpt_oss_triton_kernels_moe  # what it brings in of triton_kernels has no types
+_Routing = tuple[Any, Any, Any]
+_warm: set[tuple[object, ...]] = set()
 
 
 class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITritonExperts):
@@ -70,12 +76,10 @@ class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITriton
         experts, _, columns = w1.shape
         tokens, hidden = hidden_states.shape
         top_k = topk_ids.shape[1]
-        routing: Any
-        gather: Any
-        routing, gather, scatter = self._make_routing_data(topk_ids, topk_weights, experts)
         layer = None
         if self._has_adapters(topk_ids):
-            layer = self._start(hidden_states, topk_weights, topk_ids, activation, gather.dst_indx)
+            layer = self._start(hidden_states, topk_weights, topk_ids, activation, has_rows=True)
+        routing, gather, scatter = self._sort(topk_ids, topk_weights, experts)
         gate_up = oai._resize_cache(workspace2, (1, tokens * top_k, columns))
         activated = oai._resize_cache(workspace13, (tokens * top_k, self.adjust_N_for_activation(columns, activation)))
         down = oai._resize_cache(workspace2, (1, tokens * top_k, hidden))
@@ -86,7 +90,7 @@ class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITriton
         if layer is None:
             self.activation(activation, activated, gate_up.view(-1, columns))
         else:
-            layer.activate(activated, gate_up.view(-1, columns))
+            layer.activate(activated, gate_up.view(-1, columns), gather.dst_indx)
         # With one expert a token the GEMM scatters its rows without adding them up.
         routing.n_expts_act = 1
         oai.matmul_ogs(
@@ -98,3 +102,38 @@ class LoractlOAIExperts(FusedDeltas, gpt_oss_triton_kernels_moe.UnfusedOAITriton
             oai.masked_moe_sum(pairs, topk_ids, output)
         else:
             layer.sum_down(output, pairs)
+
+    def _sort(self, topk_ids: Tensor, topk_weights: Tensor, experts: int) -> _Routing:
+        """Return what the GEMMs read of a batch's routing: the data, the gathered pairs and where they go back to.
+
+        The row of a pair whose id is none of an expert comes out of the second GEMM as 0.
+        """
+        is_too_large = experts > expert_sort.MAX_EXPERTS or topk_ids.numel() > expert_sort.MAX_PAIRS
+        if is_too_large or oai.triton_kernels_version != "3.5.1":  # newer GEMMs take their tables in another form
+            vllms: _Routing = self._make_routing_data(topk_ids, topk_weights, experts)
+            return vllms
+        topk_ids, topk_weights = topk_ids.contiguous(), topk_weights.contiguous()
+        _warm_sort(topk_ids, topk_weights, experts)
+        by_expert = expert_sort.sort_by_expert(topk_ids, topk_weights, experts=experts)
+        return _as_oai(by_expert, top_k=topk_ids.shape[1])
+
+
+def _warm_sort(topk_ids: Tensor, topk_weights: Tensor, experts: int) -> None:
+    """Compile all that sorting can need for layers like this one, once; vLLM's profiling run comes here first."""
+    key = (experts, topk_ids.shape[1], topk_ids.dtype, topk_weights.dtype)
+    if key in _warm or torch.cuda.is_current_stream_capturing():
+        return
+    _warm.add(key)
+    expert_sort.warm(topk_ids, topk_weights, experts=experts)
+
+
+def _as_oai(by_expert: expert_sort.ExpertSort, *, top_k: int) -> _Routing:
+    """Return the sort in the classes of OAI's GEMMs."""
+    # By name: vLLM makes the package importable under it, and its module of experts brings in only some of the classes.
+    classes: Any = importlib.import_module("triton_kernels.routing")
+    rows = by_expert.expert_rows
+    tables = classes.ExptData(rows, by_expert.expert_start, by_expert.tile_start, by_expert.tile_expert)
+    routing = classes.RoutingData(by_expert.row_weight, rows, rows.shape[0], top_k, tables)
+    gather = classes.GatherIndx(src_indx=by_expert.pair_of_row, dst_indx=by_expert.row_of_pair)
+    scatter = classes.ScatterIndx(src_indx=by_expert.row_of_pair, dst_indx=by_expert.pair_of_row)
+    return routing, gather, scatter
