@@ -188,7 +188,7 @@ def expand_activate(
 
 
 def expand_sum(
-    out: Tensor, y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, *, pair_weight: Tensor | None = None
+    out: Tensor, y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, *, pair_weight: Tensor
 ) -> None:
     """Add each pair's delta and sum a token's pairs: ``out[token] = sum over k of y[pair] + weight * delta``.
 
@@ -198,7 +198,7 @@ def expand_sum(
         shrunk: What `shrink` returned for the same adapters and routing.
         adapters: The stacks of the down projection, dtype of `y`.
         routing: The batch. A pair whose expert is -1 counts as 0.
-        pair_weight: [pairs] or [tokens, top_k] routing weights, or None for 1.
+        pair_weight: [pairs] or [tokens, top_k] routing weights.
 
     Raises:
         ShapeError: The operands disagree.

@@ -94,7 +94,7 @@ def expand_activate(
 
 
 def expand_sum(
-    out: Tensor, y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, pair_weight: Tensor | None
+    out: Tensor, y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, pair_weight: Tensor
 ) -> None:
     """Write the sum over k of `y` plus delta into [tokens, out_features] `out`; see `ops.expand_sum`."""
     expand_add(y, shrunk, adapters, routing, pair_weight)

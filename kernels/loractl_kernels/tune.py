@@ -273,7 +273,7 @@ class _Bench:
             ops.expand_activate(self._out, y, shrunk, adapters, routing, self._gating)
             return self._out
         if self._operation == "sum":
-            ops.expand_sum(self._out, y, shrunk, adapters, routing, pair_weight=weight)
+            ops.expand_sum(self._out, y, shrunk, adapters, routing, pair_weight=self._batch.topk_weight)
             return self._out
         ops.expand_add(y, shrunk, adapters, routing, pair_weight=weight)
         return y

@@ -122,6 +122,11 @@ _CUDA_V0_32: Mapping[str, Symbol] = {
     "cuda_add_w13": Symbol("vllm.lora.punica_wrapper.punica_gpu", "PunicaWrapperGPU.add_lora_w13", _ADD_W13),
     "cuda_add_w2": Symbol("vllm.lora.punica_wrapper.punica_gpu", "PunicaWrapperGPU.add_lora_w2", _ADD_W2),
     "cuda_add_linear": Symbol("vllm.lora.punica_wrapper.punica_gpu", "PunicaWrapperGPU.add_lora_linear", _ADD_LINEAR),
+    "cuda_update_metadata": Symbol(
+        "vllm.lora.punica_wrapper.punica_gpu",
+        "PunicaWrapperGPU.update_metadata",
+        ("self", "mapping", "lora_index_to_id", "max_loras", "vocab_size", "kwargs"),
+    ),
     "cuda_batch": Symbol("vllm.lora.ops.triton_ops.lora_kernel_metadata", "LoRAKernelMeta"),
     "lora_config": Symbol("vllm.config.lora", "LoRAConfig"),
     "lora_config_hash": Symbol("vllm.config.lora", "LoRAConfig.compute_hash", ("self",)),

@@ -11,7 +11,7 @@ from torch import Tensor
 from vllm.lora.layers import LoRAMapping
 from vllm.lora.punica_wrapper.punica_gpu import PunicaWrapperGPU
 
-from loractl.vllm_plugin import cuda_dense, slot_ranks
+from loractl.vllm_plugin import cuda_batches, cuda_dense, slot_ranks
 from loractl.vllm_plugin.compat import Symbol
 from loractl_kernels import ops, warmup
 from loractl_kernels.operands import MAX_RANK, Adapters, Routing, Scratch
@@ -40,10 +40,16 @@ class LoractlPunicaWrapperGPU(PunicaWrapperGPU):  # pyright: ignore[reportGenera
         self._adapters: dict[tuple[int, int], Adapters] = {}
         self._warm: set[tuple[object, ...]] = set()
 
-    def update_metadata(self, mapping: LoRAMapping, *operands: Any, **named: Any) -> None:
-        """Take over a batch's slots, and -1 for the rows by which a captured graph is larger than its batch."""
-        super().update_metadata(mapping, *operands, **named)  # pyright: ignore[reportUnknownMemberType]
-        self.token_mapping_meta.token_lora_mapping[len(mapping.index_mapping) :].fill_(-1)
+    def update_metadata(
+        self,
+        mapping: LoRAMapping,
+        lora_index_to_id: list[int | None],
+        max_loras: int,
+        vocab_size: int,
+        **kwargs: Any,
+    ) -> None:
+        """Take over which adapter each token and prompt of a batch has; vLLM's contract."""
+        cuda_batches.update(self, mapping, lora_index_to_id, max_loras, vocab_size)
 
     def has_adapters(self) -> bool:
         """Whether any row of the batch has an adapter; known on the host, and fixed in a captured graph."""

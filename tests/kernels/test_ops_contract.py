@@ -85,7 +85,7 @@ def wrong_operands(layer):
     wide, hidden, half = 2 * CASE.intermediate, CASE.hidden, CASE.intermediate
     gating = Gating(CASE.gate)
     out, total = torch.empty(PAIRS, half), torch.empty(CASE.tokens, hidden)
-    rows = torch.arange(PAIRS)
+    rows, weight = torch.arange(PAIRS), layer.weight
     few = replace(routing, experts=CASE.experts - 1)
     return {
         "shrink-rows": (
@@ -126,10 +126,12 @@ def wrong_operands(layer):
             "row_of_pair", "[12]", [2],
         ),
         "sum-y": (
-            lambda: ops.expand_sum(total, layer.y2[2:], second, w2, routing), "y", f"[12, {hidden}]", [10, hidden],
+            lambda: ops.expand_sum(total, layer.y2[2:], second, w2, routing, pair_weight=weight), "y",
+            f"[12, {hidden}]", [10, hidden],
         ),
         "sum-out": (
-            lambda: ops.expand_sum(total[1:], layer.y2, second, w2, routing), "out", f"[4, {hidden}]", [3, hidden],
+            lambda: ops.expand_sum(total[1:], layer.y2, second, w2, routing, pair_weight=weight), "out",
+            f"[4, {hidden}]", [3, hidden],
         ),
     }  # fmt: skip
 

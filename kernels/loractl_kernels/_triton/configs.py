@@ -155,11 +155,16 @@ def launch_of(key: Key, slug: str) -> Launch:
     return found if found is not None else table[Key(key.kernel, key.max_pairs)]
 
 
+_SAME_CHIP: Final[Mapping[str, str]] = MappingProxyType({"nvidia-h100-80gb-hbm3": "nvidia-h200"})
+"""Whose packaged file holds for a GPU that has none: the same processors, on other memory."""
+
+
 @lru_cache(maxsize=16)
 def _table(slug: str) -> Table:
     """Return every entry that holds for a GPU: defaults, then ours, then the user's over them."""
     merged: dict[Key, Launch] = dict(read_table(_PACKAGED / "default.json", is_default=True))
-    for path in () if not slug else (_PACKAGED / f"{slug}.json", user_folder(os.environ) / f"{slug}.json"):
+    packaged = _PACKAGED / f"{_SAME_CHIP.get(slug, slug)}.json"
+    for path in () if not slug else (packaged, user_folder(os.environ) / f"{slug}.json"):
         if os.path.lexists(path):
             merged |= read_table(path)
     return MappingProxyType(merged)

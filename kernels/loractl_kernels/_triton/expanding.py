@@ -117,7 +117,7 @@ def expand_sum_by_pair(
     out, y, shrunk, b, ranks, ids, slots, enabled, weight,
     stride_out_row, stride_y, stride_slot, stride_expert, stride_out,
     EXPERTS: tl.constexpr, SLOTS: tl.constexpr, TOP_K: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr,
-    HAS_RANKS: tl.constexpr, HAS_WEIGHT: tl.constexpr, CHUNKS: tl.constexpr, STRIDE_CHUNK: tl.constexpr,
+    HAS_RANKS: tl.constexpr, CHUNKS: tl.constexpr, STRIDE_CHUNK: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_P: tl.constexpr, ROWS: tl.constexpr, USE_PDL: tl.constexpr,
 ):  # fmt: skip
     """Add the deltas of one token's pairs and sum them, one block of columns: program (token, block).
@@ -144,9 +144,7 @@ def expand_sum_by_pair(
         rank = tl.load(ranks + slot)
     at_b = slot.to(tl.int64) * stride_slot + expert.to(tl.int64) * stride_expert + columns * stride_out
     part = load_b(b, at_b, offsets_r, 1, rank, is_read & has_adapter, RANK)
-    scale = tl.full([BLOCK_P * BLOCK_N], 1.0, tl.float32)
-    if HAS_WEIGHT:
-        scale = tl.load(weight + pairs, mask=is_pair, other=0.0).to(tl.float32)
+    scale = tl.load(weight + pairs, mask=is_pair, other=0.0).to(tl.float32)
     begin(USE_PDL)
     base = tl.load(y + pairs.to(tl.int64) * stride_y + columns, mask=is_read, other=0.0)
     rows = tl.arange(0, ROWS)

@@ -172,7 +172,7 @@ def expand_activate(
 
 
 def expand_sum(
-    out: Tensor, y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, pair_weight: Tensor | None
+    out: Tensor, y: Tensor, shrunk: Shrunk, adapters: Adapters, routing: Routing, pair_weight: Tensor
 ) -> None:
     """Launch the outer product with the sum over k; see `ops.expand_sum`."""
     if routing.pairs == 0:
@@ -183,8 +183,8 @@ def expand_sum(
         del constants["SLICES"], constants["BY_PAIR"]
         expanding.expand_sum_by_pair[(routing.tokens, _cdiv(n, _SUM_COLUMNS))](
             out, y, shrunk.values, b, _or(adapters.ranks, routing), routing.topk_ids, routing.token_slot,
-            routing.slot_enabled, _or(pair_weight, routing), out.stride(0), y.stride(0), b.stride(0), b.stride(1),
-            b.stride(2), N=n, HAS_WEIGHT=pair_weight is not None, BLOCK_N=_SUM_COLUMNS,
+            routing.slot_enabled, pair_weight, out.stride(0), y.stride(0), b.stride(0), b.stride(1), b.stride(2), N=n,
+            BLOCK_N=_SUM_COLUMNS,
             BLOCK_P=_power_of_two(routing.top_k), **constants, num_warps=4,
         )  # fmt: skip
         return

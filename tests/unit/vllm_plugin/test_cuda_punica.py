@@ -187,15 +187,3 @@ def test_parameters_are_those_of_vllm(cuda_layers):
         ours = inspect.signature(getattr(cuda_layers.cuda_punica.LoractlPunicaWrapperGPU, name)).parameters
         theirs = inspect.signature(getattr(cuda_layers.punica_gpu.PunicaWrapperGPU, name)).parameters
         assert [(p.name, p.default) for p in ours.values()] == [(p.name, p.default) for p in theirs.values()]
-
-
-def test_rows_by_which_a_captured_graph_is_larger_are_the_base(cuda_layers):
-    from vllm.lora.layers import LoRAMapping
-
-    wrapper = cuda_layers.make_wrapper(3)
-    slots = wrapper.token_mapping_meta.token_lora_mapping
-
-    for count in (8, 3):
-        mapping = LoRAMapping(index_mapping=(100,) * count, prompt_mapping=(100,) * count, is_prefill=True)
-        wrapper.update_metadata(mapping, [100, 101, 102], 3, 1000)
-        assert slots.tolist() == [0] * count + [-1] * (len(slots) - count)
