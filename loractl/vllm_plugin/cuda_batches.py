@@ -88,10 +88,11 @@ def _filled(like: Tensor, value: int, start: _Ints) -> _Ints:
 
 def _send(parts: list[tuple[Tensor, _Ints]], device: torch.device) -> None:
     """Write each array to the beginning of its tensor, by one copy to the device."""
-    sizes = [len(values) for _, values in parts]
     # Pinned anew each time: PyTorch keeps the memory until the copy has been made, and hands it out again then.
-    host = torch.empty(sum(sizes), dtype=torch.int64, pin_memory=device.type == "cuda")
+    host = torch.empty(sum(len(values) for _, values in parts), dtype=torch.int64, pin_memory=device.type == "cuda")
     np.concatenate([values for _, values in parts], out=host.numpy())
     there = host.to(device, non_blocking=True)
-    for (target, values), piece in zip(parts, there.split(sizes), strict=True):
-        target[: len(values)].copy_(piece)
+    start = 0
+    for target, values in parts:
+        target[: len(values)].copy_(there[start : start + len(values)])
+        start += len(values)
