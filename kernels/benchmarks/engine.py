@@ -22,7 +22,7 @@ from engine_gate import Answer
 from engine_measure import METRICS, STREAMS, Bench, Measurement, as_rows, compiled_kernels, jit_compiles
 from engine_models import (
     ENGINES,
-    GRAPH_SIZES,
+    FAST_GRAPHS,
     MODEL_NAMES,
     engine_environment,
     engine_kwargs,
@@ -31,6 +31,8 @@ from engine_models import (
 )
 from engine_processes import run_all, warm
 from provenance import ROOT, provenance
+
+from loractl.vllm_plugin.command import DECODE_GRAPHS, PREFILL_GRAPHS
 
 _GIB = 1 << 30
 RESULTS = ROOT / "kernels" / "benchmarks" / "results" / "engine.jsonl"
@@ -125,9 +127,10 @@ def llm_kwargs(options: argparse.Namespace) -> dict[str, Any]:
         }
     if options.moe_backend:
         chosen["moe_backend"] = options.moe_backend
+    sizes = (*(FAST_GRAPHS if options.fast else DECODE_GRAPHS), *PREFILL_GRAPHS)
+    chosen["compilation_config"] = {"cudagraph_capture_sizes": list(sizes)}  # of all engines, as `loractl serve` does
     if options.fast:
         chosen["enable_flashinfer_autotune"] = False
-        chosen["compilation_config"] = {"cudagraph_capture_sizes": list(GRAPH_SIZES)}
     return chosen
 
 

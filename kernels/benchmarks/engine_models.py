@@ -14,7 +14,7 @@ from torch import Tensor
 
 MODEL_NAMES = {"gptoss": "gpt-oss-20b", "qwen": "Qwen3-30B-A3B"}
 ENGINES = ("base", "loractl", "vllm")
-GRAPH_SIZES = (1, 8, 32, 128)
+FAST_GRAPHS = (1, 8, 32, 128)  # instead of those for decode
 _POOL_VALUES = 1 << 24
 _ADAPTER_STD = 0.02
 

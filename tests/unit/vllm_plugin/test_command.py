@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from dataclasses import replace
@@ -67,6 +68,30 @@ def test_cuda_leaves_to_vllm_what_the_plan_leaves_open():
 
 def test_extra_arguments_come_last_so_that_they_win():
     assert command(PLAN, "--max-num-seqs", "4").argv[-2:] == ("--max-num-seqs", "4")
+
+
+def test_cuda_captures_prefills_too():
+    argv = command(ON_CUDA).argv
+    at = argv.index("--cudagraph-capture-sizes")
+
+    sizes = list(itertools.takewhile(str.isdigit, argv[at + 1 :]))
+
+    assert sizes[:3] == ["1", "2", "4"]
+    assert sizes[-1] == "4096"
+    assert "--cudagraph-capture-sizes" not in command(PLAN).argv
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--enforce-eager",), ("--cudagraph-capture-sizes", "1"), ("--max_cudagraph_capture_size=8",), ("-O0",),
+        ("--compilation-config", "{}"), ("-cc.cudagraph_mode=none",),
+    ],
+)  # fmt: skip
+def test_users_own_graphs_win(flags):
+    argv = command(ON_CUDA, *flags).argv
+
+    assert argv.count("--cudagraph-capture-sizes") == flags.count("--cudagraph-capture-sizes")
 
 
 @pytest.mark.parametrize("plan", [PLAN, ON_CUDA], ids=["cpu", "cuda"])
