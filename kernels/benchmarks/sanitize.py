@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from loractl_kernels import dense, expert_sort, operands, ops
+from loractl_kernels import dense, expert_sort, grouped, operands, ops
 from loractl_kernels.cases import Case, Layer, make_layer
 from loractl_kernels.dense import DenseScratch, add_lora_linear, padded_columns
 from loractl_kernels.expert_sort import ExpertSort, sort_by_expert
@@ -56,8 +56,9 @@ class Linear:
 LINEAR = (Linear((264,), 24, torch.bfloat16, ranks=(24, 12, 1)), Linear((72, 24, 40, 8), 16, torch.float16))
 TOP_K = 3
 """Of the batches that are sorted by expert: their sizes are the largest of each variant, and one beyond."""
+TILE = grouped.GemmLaunch(block_m=64, block_n=64, block_k=32, group_m=2)
 SLACK = {torch.bfloat16: 2.0**-5, torch.float16: 2.0**-8}
-"""How far a linear layer may be from its reference, absolutely and relatively: eight roundings of values of about 1."""
+"""How far a linear layer or a GEMM may be from its reference, absolutely and relatively: eight roundings of about 1."""
 
 
 def cases(device: str) -> dict[str, Callable[[], list[str]]]:
@@ -70,6 +71,9 @@ def cases(device: str) -> dict[str, Callable[[], list[str]]]:
     for layer in LINEAR:
         for name, tokens in linear_batches().items():
             found[f"dense {len(layer.outs)}-slice {name}"] = partial(run_linear, layer, tokens, device)
+    for case in MOE:
+        chosen = replace(case, tokens=operands.SMALL_PAIRS // case.top_k + 1, gate=Gate.SILU)
+        found[f"gemm {case.slices}-slice"] = partial(run_gemm, chosen, device)
     for tokens in (0, 1, 21, 85, expert_sort.RANKED_PAIRS // TOP_K, expert_sort.RANKED_PAIRS // TOP_K + 1):
         found[f"sort M{tokens}"] = partial(run_sort, tokens, device)
     return found
@@ -132,6 +136,35 @@ def differences(layer: Layer, there: Layer, activation: Tensor) -> list[str]:
     found = out.cpu()[rows]
     is_same = torch.equal(found[has_expert], activation[has_expert]) and bool(found[~has_expert].isnan().all())
     return [] if is_same else ["activation of rows in another order"]
+
+
+def run_gemm(case: Case, device: str) -> list[str]:
+    """Run the base's GEMMs of both projections with the deltas in them."""
+    layer = make_layer(case)
+    there, random, wrong = moved(layer, device), torch.Generator().manual_seed(case.seed), list[str]()
+    mapping = (layer.topk_ids, layer.token_slot, layer.slot_enabled)
+    here = ops.route(*mapping, experts=case.experts, slots=case.slots, backend=Backend.REFERENCE)
+    routing = ops.route(
+        there.topk_ids, there.token_slot, there.slot_enabled,
+        experts=case.experts, slots=case.slots, scratch=scratch_for(there), backend=Backend.TRITON,
+    )  # fmt: skip
+    tiles = grouped.tiles_of(there.topk_ids, case.experts, TILE.block_m)
+    has_expert = layer.topk_ids.flatten() >= 0
+    for name, x, weight in (("w13", layer.x, None), ("w2", layer.act, layer.weight)):
+        adapters, stacks = getattr(layer, name), getattr(there, name)
+        w = torch.randn(case.experts, adapters.out_features, adapters.in_features, generator=random)
+        w = (w * adapters.in_features**-0.5).to(case.dtype)
+        y, found = torch.empty(2, here.pairs, adapters.out_features, dtype=case.dtype)
+        on_device = found.to(device)
+        shrunk = ops.shrink(x.to(device), stacks, routing, is_second=name == "w2")
+        grouped.gemm_with_deltas(
+            on_device, x.to(device), w.to(device), tiles, shrunk, stacks, routing, TILE,
+            pair_weight=None if weight is None else weight.to(device),
+        )  # fmt: skip
+        grouped.gemm_reference(y, x, w, ops.shrink(x, adapters, here), adapters, here, pair_weight=weight)
+        difference = (on_device.cpu() - y).abs() - SLACK[case.dtype] * (1 + y.abs())
+        wrong += [] if bool((difference[has_expert] <= 0).all()) else [name]
+    return wrong
 
 
 def moved(layer: Layer, device: str) -> Layer:

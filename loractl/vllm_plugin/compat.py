@@ -91,6 +91,11 @@ _APPLY_W2 = (
 )
 _ACTIVATION = ("self", "activation", "output", "input", "kwargs")
 _ADD_LINEAR = ("self", "y", "x", "lora_a_stacked", "lora_b_stacked", "scale", "output_slices", "buffer", "kwargs")
+_TRITON_GEMM = (
+    *("A", "B", "C", "A_scale", "B_scale", "topk_weights", "sorted_token_ids", "expert_ids", "num_tokens_post_padded"),
+    *("mul_routed_weight", "top_k", "config", "compute_type", "use_fp8_w8a8", "use_int8_w8a8", "use_int8_w8a16"),
+    *("use_int4_w4a16", "per_channel_quant", "block_shape", "B_bias"),
+)
 _LORA_EXPERTS = f"{_EXPERTS}.experts.lora_experts_mixin"
 _LORA_LAYERS = "vllm.lora.layers.fused_moe"
 _LINEAR = "vllm.lora.layers.base_linear"
@@ -147,6 +152,7 @@ _CUDA_V0_32: Mapping[str, Symbol] = {
     "triton_activation": Symbol(f"{_EXPERTS}.experts.triton_moe", "TritonExperts.activation", _ACTIVATION),
     "marlin_activation": Symbol(f"{_EXPERTS}.experts.marlin_moe", "MarlinExperts.activation"),
     "triton_experts": Symbol(f"{_EXPERTS}.experts.triton_moe", "TritonExperts.apply", _APPLY),
+    "triton_gemm": Symbol(f"{_EXPERTS}.experts.triton_moe", "invoke_fused_moe_triton_kernel", _TRITON_GEMM),
     "marlin_experts": Symbol(f"{_EXPERTS}.experts.marlin_moe", "MarlinExperts.apply", _APPLY),
     "oai_experts": Symbol(f"{_EXPERTS}.experts.gpt_oss_triton_kernels_moe", "UnfusedOAITritonExperts.apply", _APPLY),
     "mxfp4_priorities": Symbol(f"{_EXPERTS}.oracle.mxfp4", "_get_priority_backends_for_gpt_oss"),

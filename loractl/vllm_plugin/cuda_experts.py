@@ -5,8 +5,9 @@ The experts' own `apply` stays; the steps that it calls are replaced. A decode b
     main stream   GEMM of w13 ------+ activation with delta --+-- GEMM of w2 -------+ sum with delta
     side stream   shrink w13 -------+                         +-- shrink w2 --------+
 
-so that an adapter adds no launch, and the weights that it must read. A larger batch is planned first, adds its deltas
-before the sum, and does all of it on one stream.
+so that an adapter adds no launch, and the weights that it must read. A larger batch is planned first, and does all on
+one stream: its deltas go into the GEMMs themselves where those are vLLM's own in bf16 or fp16 (`cuda_gemms`), else into
+the activation and, before the sum, into what the second GEMM wrote.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ import torch
 from torch import Tensor
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 
+from loractl.vllm_plugin import cuda_gemms
 from loractl.vllm_plugin.cuda_punica import LoractlPunicaWrapperGPU, say_once
 from loractl.vllm_plugin.errors import UnsupportedMoeError
-from loractl_kernels import Gate, ops
+from loractl_kernels import Gate, grouped, ops
+from loractl_kernels.grouped import ExpertTiles, GemmLaunch
 from loractl_kernels.operands import Adapters, Routing, Shrunk
 from loractl_kernels.reference import SWIGLU_OAI_ALPHA, SWIGLU_OAI_LIMIT, Gating
 
@@ -33,7 +36,10 @@ _SIDE_PAIRS = 1024
 
 @dataclass
 class LayerPass:
-    """The adapters' part of one layer for one batch, step by step."""
+    """The adapters' part of one layer for one batch, step by step.
+
+    With its deltas in the base's GEMMs the steps are `gemm`, `shrink`, `gemm`, else `activate` and `sum_down`.
+    """
 
     routing: Routing
     w13: Adapters
@@ -42,6 +48,17 @@ class LayerPass:
     weights: Tensor
     shrunk: Shrunk
     side: _SideStream | None
+    is_in_gemms: bool = False
+
+    def gemm(self, y: Tensor, x: Tensor, w: Tensor, tiles: ExpertTiles, launch: GemmLaunch, *, is_second: bool) -> None:
+        """Write the base's [tokens, top_k, columns] `y` with the deltas of gate and up, or of the down projection."""
+        adapters, weight = (self.w2, self.weights) if is_second else (self.w13, None)
+        rows = y.view(self.routing.pairs, -1)
+        grouped.gemm_with_deltas(rows, x, w, tiles, self.shrunk, adapters, self.routing, launch, pair_weight=weight)
+
+    def shrink(self, activated: Tensor) -> None:
+        """Shrink for the down projection."""
+        self.shrunk = ops.shrink(activated, self.w2, self.routing, is_second=True)
 
     def activate(self, out: Tensor, gate_up: Tensor, row_of_pair: Tensor | None = None) -> None:
         """Write the activation of `gate_up` plus delta into `out`, and go on to shrink that."""
@@ -88,6 +105,7 @@ class FusedDeltas:
     """Mixed in before one of vLLM's experts that take adapters; without an adapter in the batch it does nothing."""
 
     _lora_context: Any
+    _gemms_take_deltas = False
     _pass: LayerPass | None = None
     _side: _SideStream | None = None
 
@@ -123,12 +141,14 @@ class FusedDeltas:
         try:
             if has_adapters and self._takes(hidden_states, topk_ids, activation, expert_map):
                 self._pass = self._start(hidden_states, topk_weights, topk_ids, activation)
+                self._pass.is_in_gemms = self._is_in_gemms(hidden_states, w1)
+            cuda_gemms.layer = self._pass if self._pass is not None and self._pass.is_in_gemms else None
             super().apply(  # type: ignore[misc]
                 output, hidden_states, w1, w2, topk_weights, topk_ids, activation, global_num_experts, expert_map,
                 a1q_scale, a2_scale, workspace13, workspace2, expert_tokens_meta, apply_router_weight_on_input,
             )  # fmt: skip
         finally:
-            self._pass = None
+            self._pass = cuda_gemms.layer = None
 
     def apply_w13_lora(self, lora_context: Any, **operands: Any) -> tuple[Any, ...]:
         """Leave the delta to the activation where this class adds it."""
@@ -138,10 +158,12 @@ class FusedDeltas:
 
     def activation(self, activation: MoEActivation, output: Tensor, input: Tensor, **named: Any) -> None:  # noqa: A002
         """Activate, with the deltas of gate and up."""
-        if self._pass is None:
-            super().activation(activation, output, input, **named)  # type: ignore[misc]
-        else:
+        if self._pass is not None and not self._pass.is_in_gemms:
             self._pass.activate(output, input)
+            return
+        super().activation(activation, output, input, **named)  # type: ignore[misc]
+        if self._pass is not None:
+            self._pass.shrink(output)
 
     def apply_w2_lora(self, lora_context: Any, **operands: Any) -> None:
         """Leave the delta to the sum where this class adds it."""
@@ -150,7 +172,7 @@ class FusedDeltas:
 
     def moe_sum(self, input: Tensor, output: Tensor, *operands: Any) -> None:  # noqa: A002
         """Sum each token's pairs, with the deltas of the down projection."""
-        if self._pass is None:
+        if self._pass is None or self._pass.is_in_gemms:
             super().moe_sum(input, output, *operands)  # type: ignore[misc]
         else:
             self._pass.sum_down(output, input)
@@ -210,6 +232,20 @@ class FusedDeltas:
             return LayerPass(routing, w13, w2, gating, topk_weights.contiguous(), shrunk, side)
 
         return start() if side is None else side.run(start)
+
+    def _is_in_gemms(self, hidden_states: Tensor, w1: Tensor) -> bool:
+        """Whether the deltas of this batch go into the base's GEMMs, which are neither quantised nor biased then."""
+        layer = cast("LayerPass", self._pass)
+        config: Any = getattr(self, "quant_config", None)
+        plain = (getattr(config, name, None) for name in ("quant_dtype", "w1_scale", "w1_bias", "w2_bias"))
+        return (
+            self._gemms_take_deltas
+            and hidden_states.dtype == w1.dtype
+            and all(value is None for value in plain)
+            and not (layer.gating.is_interleaved and len(layer.w13.b) == 2)  # the GEMM knows halves alone
+            and grouped.takes(layer.w13, layer.routing)
+            and grouped.takes(layer.w2, layer.routing)
+        )
 
     def _gating(self, activation: MoEActivation) -> Gating | None:
         """Return the activation as the kernels take it, or None where they do not."""

@@ -17,14 +17,15 @@ def install_on_cuda(symbols: Mapping[str, Symbol]) -> str:
 
     install_punica(symbols)
     slot_ranks.keep(symbols)
-    for name in ("triton_experts", "marlin_experts"):
-        _fuse(symbols[name])
+    _fuse(symbols["triton_experts"], gemms_take_deltas=True)
+    _fuse(symbols["marlin_experts"])
+    _put_deltas_in_gemms(symbols["triton_gemm"])
     _serve_gpt_oss_by_oai(symbols)
     install_warmup(symbols)
     return "loractl's in Triton: deltas fused into the activation of the experts (OAI, Triton, Marlin)"
 
 
-def _fuse(symbol: Symbol) -> None:
+def _fuse(symbol: Symbol, *, gemms_take_deltas: bool = False) -> None:
     """Put `FusedDeltas` before a class of experts, under the name by which vLLM finds it."""
     from loractl.vllm_plugin.cuda_experts import FusedDeltas
 
@@ -32,8 +33,15 @@ def _fuse(symbol: Symbol) -> None:
     module = importlib.import_module(symbol.module)
     name = symbol.attribute.partition(".")[0]
     original: Any = getattr(module, name)
-    fused = type(f"Loractl{name}", (FusedDeltas, original), {"__module__": __name__, "__doc__": original.__doc__})
-    setattr(module, name, fused)
+    members = {"__module__": __name__, "__doc__": original.__doc__, "_gemms_take_deltas": gemms_take_deltas}
+    setattr(module, name, type(f"Loractl{name}", (FusedDeltas, original), members))
+
+
+def _put_deltas_in_gemms(symbol: Symbol) -> None:
+    from loractl.vllm_plugin.cuda_gemms import with_deltas
+
+    original: Any = symbol.resolve()
+    setattr(importlib.import_module(symbol.module), symbol.attribute, with_deltas(original))
 
 
 def _serve_gpt_oss_by_oai(symbols: Mapping[str, Symbol]) -> None:

@@ -74,6 +74,60 @@ def test_kernels_run_beside_the_gemms_of_a_small_batch(made, kind):
     ]  # fmt: skip
 
 
+@pytest.fixture
+def in_gemms(made, cuda_layers, monkeypatch):
+    """A layer whose batch is large enough for its deltas to go into vLLM's GEMMs, of a class that allows it."""
+    from loractl.vllm_plugin import cuda_gemms
+    from loractl_kernels import grouped
+
+    def make(case: Case):
+        cuda_layers.side_pairs(monkeypatch, 0)
+        layer = made(case)
+        triton_moe, sizes = cuda_layers.triton_moe, ("BLOCK_SIZE_M", "BLOCK_SIZE_N", "BLOCK_SIZE_K")
+        monkeypatch.setattr(grouped, "SMALL_PAIRS", case.tokens * case.top_k - 1)
+        monkeypatch.setattr(cuda_layers.FusedTriton, "_gemms_take_deltas", True)
+        monkeypatch.setattr(triton_moe, "try_get_optimal_moe_config", lambda *_a, **_k: dict.fromkeys(sizes, 16))
+        launch = cuda_gemms.with_deltas(triton_moe.invoke_fused_moe_triton_kernel)
+        monkeypatch.setattr(triton_moe, "invoke_fused_moe_triton_kernel", launch)
+        return layer
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["3d", "2d", "float16", "top-1", "slot-off"])
+def test_deltas_of_a_large_batch_are_in_the_gemms(in_gemms, name):
+    layer = in_gemms(CASES[name])
+    layer.run("triton", layer.context())
+    layer.streams.log.clear()
+
+    found = layer.run("triton", layer.context())
+
+    check(found, layer.expected())
+    assert [line for line in layer.streams.log if line != "main: expand_add"] == [
+        "main: route", "main: shrink", "main: vLLM's activation", "main: shrink",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gpt-oss-2d", "base"])
+def test_gemms_are_vllms_where_they_cannot_have_the_deltas(in_gemms, name):
+    layer = in_gemms(replace(SMALL, base_share=1.0) if name == "base" else CASES[name])
+
+    found = layer.run("triton", layer.context())
+
+    check(found, layer.expected())
+    assert {"main: gemm w13", "main: gemm w2"} <= set(layer.streams.log)
+
+
+def test_layer_after_one_that_failed_has_no_deltas_of_it(in_gemms):
+    from loractl.vllm_plugin import cuda_gemms
+
+    layer = in_gemms(SMALL)
+    with pytest.raises(AttributeError):
+        layer.run("triton", layer.context(), workspace13=None)
+
+    assert cuda_gemms.layer is None
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_larger_batch_runs_on_one_stream(made, cuda_layers, monkeypatch, kind):
     cuda_layers.side_pairs(monkeypatch, SMALL.tokens * SMALL.top_k - 1)

@@ -107,7 +107,7 @@ def on_cuda(monkeypatch, cuda_layers):
     from vllm.platforms import cuda
 
     kept = (
-        (triton_moe, "TritonExperts"), (marlin_moe, "MarlinExperts"),
+        (triton_moe, "TritonExperts"), (triton_moe, "invoke_fused_moe_triton_kernel"), (marlin_moe, "MarlinExperts"),
         (gpt_oss_triton_kernels_moe, "UnfusedOAITritonExperts"), (mxfp4, "_get_priority_backends_for_gpt_oss"),
         (fused_moe.FusedMoEWithLoRA, "set_lora"), (fused_moe.FusedMoEWithLoRA, "create_lora_weights"),
         (fused_moe.FusedMoE3DWithLoRA, "set_lora"), (fused_moe.FusedMoE3DWithLoRA, "create_lora_weights"),
