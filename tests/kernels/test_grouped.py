@@ -101,8 +101,8 @@ def expected(x, w, adapters, layer, weight):
         if key >= 0:
             slot, at = divmod(key, case.experts)
             rank = adapters.rank if adapters.ranks is None else int(adapters.ranks[slot])
-            parts = zip(adapters.a, adapters.b, strict=True)
-            value += torch.cat([b[slot, at, :, :rank].double() @ (a[slot, at, :rank].double() @ row) for a, b in parts])
+            vectors = [(a[slot, at, :rank].double() @ row).to(case.dtype).double() for a in adapters.a]
+            value += torch.cat([b[slot, at, :, :rank].double() @ v for b, v in zip(adapters.b, vectors, strict=True)])
         rows.append(value if weight is None else value * weight.flatten()[pair].double())
     return torch.stack(rows)
 

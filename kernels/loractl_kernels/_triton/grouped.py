@@ -17,6 +17,39 @@ from loractl_kernels.grouped import ExpertTiles, GemmLaunch
 from loractl_kernels.operands import Adapters, Routing, Shrunk
 
 
+@triton.jit
+def _add_deltas(
+    total, shrunk, b0, b1, ranks, token_slot, slot_enabled, pairs, is_pair, expert, columns,
+    stride_slot, stride_expert, stride_out,
+    SLOTS: tl.constexpr, TOP_K: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr,
+    HAS_RANKS: tl.constexpr, BLOCK_R: tl.constexpr, dtype: tl.constexpr,
+):  # fmt: skip
+    """Return a tile with the deltas of its pairs, one adapter after the other; a pair has one of them."""
+    slot = tl.load(token_slot + pairs // TOP_K, mask=is_pair, other=-1).to(tl.int32)
+    has_slot = (slot >= 0) & (slot < SLOTS)
+    is_on = tl.load(slot_enabled + slot, mask=has_slot, other=0) != 0
+    left = tl.where(is_on, slot, SLOTS)
+    current = tl.min(left)
+    offsets_r = tl.arange(0, BLOCK_R)
+    half: tl.constexpr = N // SLICES
+    while current < SLOTS:
+        is_own = left == current
+        rank = true_rank(ranks, current, RANK, HAS_RANKS)
+        at = current.to(tl.int64) * stride_slot + expert * stride_expert
+        for piece in tl.static_range(SLICES):
+            own_column = columns - piece * half
+            is_there = (own_column >= 0) & (own_column < half)
+            vectors = load_vectors(shrunk, pairs, is_own, piece * RANK, offsets_r, rank, dtype, SLICES * RANK, 0, 0)
+            if piece == 0:
+                b_part = load_b(b0 + at, own_column, offsets_r, stride_out, rank, is_there, RANK)
+            else:
+                b_part = load_b(b1 + at, own_column, offsets_r, stride_out, rank, is_there, RANK)
+            total += tl.dot(vectors, tl.trans(b_part))
+        left = tl.where(is_own, SLOTS, left)
+        current = tl.min(left)
+    return total
+
+
 @triton.jit(do_not_specialize=["padded_bound", "num_pairs"])
 def gemm_with_deltas(
     y, x, w, sorted_pairs, tile_expert, padded, pair_weight, shrunk, b0, b1, ranks, token_slot, slot_enabled,
@@ -61,31 +94,10 @@ def gemm_with_deltas(
         at_x += BLOCK_K
         at_w += BLOCK_K
 
-    slot = tl.load(token_slot + pairs // TOP_K, mask=is_pair, other=-1).to(tl.int32)
-    has_slot = (slot >= 0) & (slot < SLOTS)
-    is_on = tl.load(slot_enabled + slot, mask=has_slot, other=0) != 0
-    left = tl.where(is_on, slot, SLOTS)
-    current = tl.min(left)
-    offsets_r = tl.arange(0, BLOCK_R)
-    half: tl.constexpr = N // SLICES
-    while current < SLOTS:
-        is_own = left == current
-        rank = true_rank(ranks, current, RANK, HAS_RANKS)
-        at = current.to(tl.int64) * stride_slot + expert * stride_expert
-        for piece in tl.static_range(SLICES):
-            own_column = columns - piece * half
-            is_there = (own_column >= 0) & (own_column < half)
-            vectors = load_vectors(
-                shrunk, pairs, is_own, piece * RANK, offsets_r, rank, x.dtype.element_ty, SLICES * RANK, 0, 0
-            )
-            if piece == 0:
-                b_part = load_b(b0 + at, own_column, offsets_r, stride_out, rank, is_there, RANK)
-            else:
-                b_part = load_b(b1 + at, own_column, offsets_r, stride_out, rank, is_there, RANK)
-            total += tl.dot(vectors, tl.trans(b_part))
-        left = tl.where(is_own, SLOTS, left)
-        current = tl.min(left)
-
+    total = _add_deltas(
+        total, shrunk, b0, b1, ranks, token_slot, slot_enabled, pairs, is_pair, expert, columns,
+        stride_slot, stride_expert, stride_out, SLOTS, TOP_K, N, RANK, SLICES, HAS_RANKS, BLOCK_R, x.dtype.element_ty,
+    )  # fmt: skip
     if HAS_WEIGHT:
         total *= tl.load(pair_weight + pairs, mask=is_pair, other=0.0).to(tl.float32)[:, None]
     tl.store(at_y, total.to(y.dtype.element_ty), mask=is_stored)
