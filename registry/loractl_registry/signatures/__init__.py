@@ -1,0 +1,50 @@
+"""Signatures of an adapter's files, as OpenSSF model-signing writes them: who says that these bytes are what they made.
+
+A signature says who, and neither which version nor whether it may be used: that is for the statements of
+`loractl_registry.trust`. Imports cryptography: import it where it is used.
+"""
+
+from __future__ import annotations
+
+from loractl_registry.signatures.bundle import Bundle, SignatureKind, SignedFiles, parse_bundle
+from loractl_registry.signatures.errors import (
+    BundleError,
+    FileSignatureError,
+    KeylessUnavailableError,
+    SignedFilesError,
+    SigningUnavailableError,
+)
+from loractl_registry.signatures.keyless import KeylessIdentity, sign_files_keyless, verify_shipped_keyless
+from loractl_registry.signatures.shipped import (
+    SHIPPED_NAME,
+    ShippedSignature,
+    find_shipped,
+    verify_shipped,
+    verify_shipped_again,
+)
+from loractl_registry.signatures.signing import sign_files
+from loractl_registry.signatures.verifying import FileSignature, verify_files, verify_files_again
+
+__all__ = [
+    "SHIPPED_NAME",
+    "Bundle",
+    "BundleError",
+    "FileSignature",
+    "FileSignatureError",
+    "KeylessIdentity",
+    "KeylessUnavailableError",
+    "ShippedSignature",
+    "SignatureKind",
+    "SignedFiles",
+    "SignedFilesError",
+    "SigningUnavailableError",
+    "find_shipped",
+    "parse_bundle",
+    "sign_files",
+    "sign_files_keyless",
+    "verify_files",
+    "verify_files_again",
+    "verify_shipped",
+    "verify_shipped_again",
+    "verify_shipped_keyless",
+]

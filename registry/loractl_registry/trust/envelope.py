@@ -1,0 +1,142 @@
+"""DSSE envelopes over securesystemslib, whose encoding and verification are kept, behind a parser that is stricter."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from securesystemslib.dsse import Envelope
+from securesystemslib.exceptions import UnverifiedSignatureError
+from securesystemslib.signer import Signature, SSlibKey  # type: ignore[attr-defined]  # documented, not in __all__
+
+from loractl_registry.file_errors import shown
+from loractl_registry.strict_json import StrictJsonError, as_list, as_object, parse_object
+from loractl_registry.trust.errors import EnvelopeError, SignatureInvalidError, UnknownSignerError
+from loractl_registry.trust.keys import PublicKey, Signing
+
+MAX_ENVELOPE_BYTES = 256 * 2**10
+MAX_SIGNATURES = 16
+
+_URL_SAFE = str.maketrans("-_", "+/")
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPayload:
+    """Bytes that at least one trusted key has signed.
+
+    Attributes:
+        key_ids: Every trusted key that has, in the order of the signatures.
+    """
+
+    payload: bytes
+    key_ids: tuple[str, ...]
+
+
+def sign_envelope(payload: bytes, payload_type: str, *signers: Signing) -> bytes:
+    """Return the envelope of `payload`, signed by each of `signers`.
+
+    Raises:
+        EnvelopeError: It would be larger than a reader takes.
+    """
+    envelope = Envelope(payload, payload_type, {})
+    signed = envelope.pae()
+    signatures = [{"keyid": each.public.key_id, "sig": _encode(each.sign(signed))} for each in signers]
+    body = {"payload": _encode(payload), "payloadType": payload_type, "signatures": signatures}
+    data = json.dumps(body, separators=(",", ":")).encode("ascii")
+    if len(data) > MAX_ENVELOPE_BYTES:
+        raise EnvelopeError(f"it has {len(data)} bytes, more than {MAX_ENVELOPE_BYTES}")
+    return data
+
+
+def verify_envelope(data: bytes, payload_type: str, keys: Iterable[PublicKey]) -> VerifiedPayload:
+    """Return what is in the envelope and which of `keys` signed it.
+
+    Signatures by other keys are passed over. One that names a key of `keys` must be by it: DSSE would pass over it too,
+    but here it means that somebody changed the envelope.
+
+    Raises:
+        EnvelopeError: It is malformed, or of another payload type.
+        SignatureInvalidError: A signature is not by the key that it names, over these bytes.
+        UnknownSignerError: No signature names one of `keys`.
+    """
+    envelope = _parse(data, payload_type)
+    known = {key.key_id: key for key in keys}
+    signers = [key_id for key_id in envelope.signatures if key_id in known]
+    if not signers:
+        raise UnknownSignerError(envelope.signatures)
+    for key_id in signers:
+        try:
+            envelope.verify([_library_key(known[key_id])], 1)
+        except UnverifiedSignatureError as error:
+            raise SignatureInvalidError(key_id) from error
+    return VerifiedPayload(envelope.payload, tuple(signers))
+
+
+def unverified_payload(data: bytes, payload_type: str) -> bytes:
+    """Return what is in the envelope without looking at a signature, to learn whose to ask for.
+
+    Raises:
+        EnvelopeError: It is malformed, or of another payload type.
+    """
+    return _parse(data, payload_type).payload
+
+
+def _parse(data: bytes, payload_type: str) -> Envelope:
+    if len(data) > MAX_ENVELOPE_BYTES:
+        raise EnvelopeError(f"it is larger than {MAX_ENVELOPE_BYTES} bytes")
+    try:
+        # The specification asks readers to ignore fields that they do not know; none of them is signed.
+        held = parse_object(data)
+    except StrictJsonError as error:
+        raise EnvelopeError(str(error)) from error
+    found = _text(held, "payloadType")
+    if found != payload_type:
+        raise EnvelopeError(f"its payload type is {shown(found)}, not {payload_type}")
+    return Envelope(_decode(held, "payload"), found, _signatures(held))
+
+
+def _signatures(held: dict[str, object]) -> dict[str, Signature]:
+    rows = as_list(held.get("signatures"))
+    if not rows or len(rows) > MAX_SIGNATURES:
+        raise EnvelopeError(f"it must have 1 to {MAX_SIGNATURES} signatures")
+    signatures: dict[str, Signature] = {}
+    for row in rows:
+        fields = as_object(row)
+        if fields is None:
+            raise EnvelopeError("one of its signatures is no JSON object")
+        # Optional in DSSE, where every key would be tried; everything that writes for us names its key.
+        key_id = _text(fields, "keyid")
+        if key_id in signatures:
+            raise EnvelopeError(f"it has two signatures by {shown(key_id)}")
+        signatures[key_id] = Signature(key_id, _decode(fields, "sig").hex())
+    return signatures
+
+
+def _library_key(key: PublicKey) -> SSlibKey:
+    return SSlibKey(key.key_id, "ecdsa", "ecdsa-sha2-nistp256", {"public": key.pem})
+
+
+def _text(held: dict[str, object], name: str) -> str:
+    value = held.get(name)
+    if not isinstance(value, str):
+        raise EnvelopeError(f"its {name} is no text")
+    return value
+
+
+def _encode(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _decode(held: dict[str, object], name: str) -> bytes:
+    """Decode standard or URL-safe base64, of which every byte string has exactly one text."""
+    text = _text(held, name)
+    try:
+        standard = text if "+" in text or "/" in text else text.translate(_URL_SAFE)
+        data = base64.b64decode(standard, validate=True)
+    except ValueError as error:  # binascii.Error, and what is not ASCII
+        raise EnvelopeError(f"its {name} is not base64") from error
+    if _encode(data) != standard:
+        raise EnvelopeError(f"its {name} is not base64 in its one form")
+    return data

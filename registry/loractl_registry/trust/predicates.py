@@ -1,0 +1,258 @@
+"""What statements say: predicates about versions and about identities."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, StringConstraints, model_validator
+
+from loractl_registry.stages import Stage, Verb, climb, target_of
+from loractl_registry.trust.errors import TrustError
+from loractl_registry.trust.fields import (
+    Digest,
+    Digests,
+    Hexadecimal,
+    Moment,
+    Name,
+    Names,
+    Reason,
+    Sequence,
+    Signer,
+    Strict,
+    Tenants,
+)
+from loractl_registry.trust.keys import parse_public_key
+from loractl_registry.trust.roles import Act, Role
+
+LONGEST_BREAK_GLASS = timedelta(days=7)
+
+
+class BaseRef(Strict):
+    """A base, by name and by the digest of its manifest."""
+
+    name: Name
+    digest: Digest
+
+
+class Predicate(Strict):
+    """What every statement says.
+
+    Attributes:
+        home: The home that it is for; see `home_id`.
+        sequence: Its place in the chain of that home, counted from 1.
+        previous: Digest of the statement before it, None for the first.
+        at: When it was signed, by the signer's clock.
+    """
+
+    home: Hexadecimal
+    sequence: Sequence
+    previous: Digest | None
+    at: Moment
+    signer: Signer
+
+    @model_validator(mode="after")
+    def _first_has_no_previous(self) -> Self:
+        if (self.previous is None) != (self.sequence == 1):
+            raise ValueError("previous must be null in the first statement and in no other")
+        return self
+
+
+class OfVersion(Predicate):
+    """What every statement about a version says.
+
+    Attributes:
+        policy: Digest of the policy that was in force.
+    """
+
+    policy: Digest
+
+
+class Terms(OfVersion):
+    """What a statement says that lets a version be used.
+
+    Attributes:
+        tenants: Who may use it; `ANY_TENANT` alone for everybody, empty for nobody.
+        data_classes: The classes of data that it may see.
+        evidence: Digests of what it was decided on.
+    """
+
+    from_stage: Stage
+    to_stage: Stage
+    base: BaseRef
+    tenants: Tenants
+    data_classes: Names
+    evidence: Digests
+
+
+class OneRung(Terms):
+    """What a statement says about one rung.
+
+    Attributes:
+        expires: From this second on it counts for nothing; None for never.
+    """
+
+    expires: Moment | None
+    reason: Reason | None = None
+
+    @model_validator(mode="after")
+    def _is_one_rung(self) -> Self:
+        if self.expires is not None and self.expires <= self.at:
+            raise ValueError("expires must be later than at")
+        if climb(self.from_stage, None) != (self.to_stage,):
+            raise ValueError(f"no rung leads from {self.from_stage} to {self.to_stage}")
+        return self
+
+
+class Promotion(OneRung):
+    """One rung was climbed."""
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        match self.to_stage:
+            case Stage.CANDIDATE:
+                return Act.TO_CANDIDATE
+            case Stage.APPROVED:
+                return Act.TO_APPROVED
+            case _:
+                return Act.TO_LIVE
+
+
+class Approval(OneRung):
+    """The signer is for climbing this rung, on these terms; nothing moves."""
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        return Act.APPROVE
+
+
+class BreakGlass(Terms):
+    """An operator took a version up without what the policy asks for, for a short time and a reason."""
+
+    reason: Reason
+    expires: Moment
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        return Act.BREAK_GLASS
+
+    @model_validator(mode="after")
+    def _is_short_climb(self) -> Self:
+        if not self.to_stage.is_servable or not climb(self.from_stage, self.to_stage):
+            raise ValueError(f"no climb to a servable stage leads from {self.from_stage} to {self.to_stage}")
+        if not self.at < self.expires <= self.at + LONGEST_BREAK_GLASS:
+            raise ValueError(f"expires must be later than at, by at most {LONGEST_BREAK_GLASS.days} days")
+        return self
+
+
+Granting = Promotion | Approval | BreakGlass
+"""What lets a version be used, until it expires."""
+
+
+class StepDown(OfVersion):
+    """A version went down or out; whatever an earlier promotion said of its stage has ended."""
+
+    verb: Literal[Verb.DEMOTE, Verb.REJECT, Verb.RETIRE]
+    from_stage: Stage
+    to_stage: Stage
+    reason: Reason
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        match self.verb:
+            case Verb.DEMOTE:
+                return Act.DEMOTE
+            case Verb.REJECT:
+                return Act.REJECT
+            case Verb.RETIRE:
+                return Act.RETIRE
+
+    @model_validator(mode="after")
+    def _verb_leads_there(self) -> Self:
+        if target_of(self.verb, self.from_stage) is not self.to_stage:
+            raise ValueError(f"{self.verb} does not lead from {self.from_stage} to {self.to_stage}")
+        return self
+
+
+class Revocation(OfVersion):
+    """These bytes are never served again, under any ref."""
+
+    from_stage: Stage
+    reason: Reason
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        return Act.REVOKE
+
+
+class IdentityVerb(StrEnum):
+    """How identities change: the first is created, by itself; the others are trusted and revoked."""
+
+    CREATE = "create"
+    TRUST = "trust"
+    REVOKE = "revoke"
+
+
+Nonce = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+Roles = Annotated[tuple[Role, ...], AfterValidator(lambda roles: tuple(sorted(set(roles))))]
+
+
+def home_id(root_key_id: str, nonce: str) -> str:
+    """Return the id of the home whose first identity has this key.
+
+    It binds the whole chain to that key: who knows a home's id needs nothing else to tell its chain from another.
+    """
+    return hashlib.sha256(f"loractl home {root_key_id} {nonce}".encode()).hexdigest()
+
+
+class IdentityChange(Predicate):
+    """An identity's key was created, trusted with roles, or revoked.
+
+    Attributes:
+        roles: What the key may do from now on; empty when it is revoked.
+        public_key: PEM of the key; None when it is revoked.
+        nonce: 16 random bytes in hexadecimal that tell this home from others of the same key; only when created.
+    """
+
+    verb: IdentityVerb
+    roles: Roles
+    public_key: Annotated[str, StringConstraints(max_length=1000)] | None
+    nonce: Nonce | None = None
+    reason: Reason | None = None
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        return Act.CHANGE_IDENTITIES
+
+    @model_validator(mode="after")
+    def _verb_has_its_fields(self) -> Self:
+        is_revoked, is_created = self.verb is IdentityVerb.REVOKE, self.verb is IdentityVerb.CREATE
+        if (self.public_key is None) != is_revoked or bool(self.roles) == is_revoked:
+            raise ValueError("roles and public_key must be there unless the verb is revoke")
+        if (self.nonce is None) == is_created or (self.sequence == 1) != is_created:
+            raise ValueError("nonce must be there in the first statement, which creates, and in no other")
+        if self.nonce is not None and self.home != home_id(self.signer.key_id, self.nonce):
+            raise ValueError("home must follow from the signer's key and the nonce")
+        return self
+
+
+def require_key(pem: str, key_id: str) -> None:
+    """Return if `pem` is the one text of the key `key_id`.
+
+    Raises:
+        ValueError: It is not.
+    """
+    try:
+        key = parse_public_key(pem.encode(), source="public_key")
+    except TrustError as error:
+        raise ValueError(str(error)) from None
+    if key.pem != pem or key.key_id != key_id:
+        raise ValueError("public_key must be the key of the subject's digest, in its one form")
