@@ -23,8 +23,8 @@ class Target:
         name: What is asked.
         metric: Of which rows.
         requests: "one", with one adapter, or "mixed", over several.
-        against: "base", the same engine's base requests; "best", the best engine without LoRA; "again", the second
-            prompt of the same length.
+        against: "base", the same engine's base requests; "best", the best engine without LoRA, or those requests should
+            they have been quicker; "again", the second prompt of the same length.
         bounds: Bound on the quotient by streams or tokens of a prompt, least for rates and largest for times.
         aim: What to aim at beyond the bounds.
     """
@@ -103,7 +103,9 @@ class Run:
         if row is None:
             return None
         if target.against == "best":
-            other = self._best.get(point(row), row.get("best_base_value"))
+            seen = (self._best.get(point(row), row.get("best_base_value")), row.get("base_value"))
+            known = [value for value in seen if value]
+            other = (max if target.is_rate else min)(known, default=None)
         elif target.against == "again":
             again = self.row(engine, "ttft_ms", size, row["adapters"])
             other = again["value"] if again else None

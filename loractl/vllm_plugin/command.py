@@ -29,7 +29,7 @@ _CPU_ENVIRONMENT: Mapping[str, str] = {
 }
 
 DECODE_GRAPHS = (1, 2, 4, *range(8, 257, 8))
-PREFILL_GRAPHS = (384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+PREFILL_GRAPHS = (384, 512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 6144, 8192)
 """Tokens of the batches that are captured as CUDA graphs. vLLM's own list ends with decode; a prefill of up to some
 thousand tokens waits for the host to launch its kernels, with adapters longer than without, and a graph waits for
 nothing."""

@@ -77,7 +77,7 @@ def test_cuda_captures_prefills_too():
     sizes = list(itertools.takewhile(str.isdigit, argv[at + 1 :]))
 
     assert sizes[:3] == ["1", "2", "4"]
-    assert sizes[-1] == "4096"
+    assert sizes[-1] == "8192"
     assert "--cudagraph-capture-sizes" not in command(PLAN).argv
 
 
