@@ -20,6 +20,7 @@ from kernels.cases import Case, make_layer
 from loractl_kernels import grouped, operands, ops
 from loractl_kernels.errors import BackendError, DtypeError, ShapeError
 from loractl_kernels.grouped import ExpertTiles, GemmLaunch, gemm_with_deltas, tiles_of
+from loractl_kernels.operands import Adapters
 from loractl_kernels.ops import Backend
 from loractl_kernels.selfcheck import scratch_for
 
@@ -88,6 +89,16 @@ def run(case: Case, device: str, launch: GemmLaunch) -> list[str]:
             wrong.append(f"{name}: {float((error - bound).max()):.4g} over the bound")
         if not bool(found[~has_expert.to(device)].isnan().all()):
             wrong.append(f"{name}: a pair without a tile was written")
+        slots = torch.where(layer.keys() < 0, -1, layer.keys() // case.experts)
+        poisoned, is_other = int(slots.max()), slots != slots.max()
+        b = tuple(stack.clone() for stack in adapters.b)
+        for stack in b:
+            stack[max(poisoned, 0)] = float("nan")
+        bad = Adapters(adapters.a, b, adapters.ranks)
+        again = torch.full_like(found, float("nan"))
+        gemm_with_deltas(again, x, w, tiles, shrunk, bad, routing, launch, pair_weight=weight)
+        if not torch.equal(again[is_other].nan_to_num(7.0), found[is_other].nan_to_num(7.0)):
+            wrong.append(f"{name}: NaN in the weights of one slot reached the rows of another")
     return wrong
 
 

@@ -24,7 +24,10 @@ def _add_deltas(
     SLOTS: tl.constexpr, TOP_K: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr,
     HAS_RANKS: tl.constexpr, BLOCK_R: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
-    """Return a tile with the deltas of its pairs, one adapter after the other; a pair has one of them."""
+    """Return a tile with the deltas of its pairs, one adapter after the other.
+
+    Rows of another adapter are kept rather than added 0 to, so that no weight of one, infinite or NaN, reaches them.
+    """
     slot = tl.load(token_slot + pairs // TOP_K, mask=is_pair, other=-1).to(tl.int32)
     has_slot = (slot >= 0) & (slot < SLOTS)
     is_on = tl.load(slot_enabled + slot, mask=has_slot, other=0) != 0
@@ -39,12 +42,14 @@ def _add_deltas(
         for piece in tl.static_range(SLICES):
             own_column = columns - piece * half
             is_there = (own_column >= 0) & (own_column < half)
-            vectors = load_vectors(shrunk, pairs, is_own, piece * RANK, offsets_r, rank, dtype, SLICES * RANK, 0, 0)
-            if piece == 0:
-                b_part = load_b(b0 + at, own_column, offsets_r, stride_out, rank, is_there, RANK)
-            else:
-                b_part = load_b(b1 + at, own_column, offsets_r, stride_out, rank, is_there, RANK)
-            total += tl.dot(vectors, tl.trans(b_part))
+            if tl.max(is_there.to(tl.int32)) > 0:
+                b = b0
+                if piece == 1:
+                    b = b1
+                vectors = load_vectors(shrunk, pairs, is_own, piece * RANK, offsets_r, rank, dtype, SLICES * RANK, 0, 0)
+                part = load_b(b + at, own_column, offsets_r, stride_out, rank, is_there, RANK)
+                is_delta = is_own[:, None] & is_there[None, :]
+                total = tl.where(is_delta, total + tl.dot(vectors, tl.trans(part)), total)
         left = tl.where(is_own, SLOTS, left)
         current = tl.min(left)
     return total
