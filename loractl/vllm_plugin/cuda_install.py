@@ -22,7 +22,7 @@ def install_on_cuda(symbols: Mapping[str, Symbol]) -> str:
     _put_deltas_in_gemms(symbols["triton_gemm"])
     _serve_gpt_oss_by_oai(symbols)
     install_warmup(symbols)
-    return "loractl's in Triton: deltas fused into the activation of the experts (OAI, Triton, Marlin)"
+    return "loractl's in Triton, for experts (OAI, Triton, Marlin) and linear layers"
 
 
 def _fuse(symbol: Symbol, *, gemms_take_deltas: bool = False) -> None:
