@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ from pathlib import Path
 PREFIX = "LORACTL_"
 CONFIG_FILE = "config.toml"
 # Read by loractl itself, beside the settings below.
-OTHER_VARIABLES = frozenset({"LORACTL_DEBUG"})
+PASSPHRASE_VARIABLE = "LORACTL_IDENTITY_PASSPHRASE"  # noqa: S105  # the name of a variable
+OTHER_VARIABLES = frozenset({"LORACTL_DEBUG", PASSPHRASE_VARIABLE})
 
 
 class SettingsError(Exception):
@@ -75,6 +77,7 @@ class Settings:
     Attributes:
         home: Folder of the registry.
         actor: Who appears in the audit log.
+        identity: Whose private key signs; None takes the only one in the home.
         max_adapters: Adapters that the engine holds at once; None leaves it to the plan.
         max_rank: Largest adapter rank that the engine takes; None leaves it to the plan.
         origins: Where each value came from, by name.
@@ -82,6 +85,7 @@ class Settings:
 
     home: Path
     actor: str
+    identity: str | None
     device: DeviceChoice
     host: str
     port: int
@@ -273,6 +277,12 @@ def _actor(value: object) -> str:
     return value.strip()
 
 
+def _identity(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", value):
+        raise ValueError("a name of 1 to 63 lower-case letters, digits, '-', '_' or '.'")
+    return value
+
+
 def _host(value: object) -> str:
     if not isinstance(value, str) or not value or any(letter.isspace() or letter == "/" for letter in value):
         raise ValueError("a host name or address, such as 127.0.0.1")
@@ -302,6 +312,7 @@ def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
 _SETTINGS: dict[str, _Setting] = {
     "home": _Setting(_path, _default_home, "--home"),
     "actor": _Setting(_actor, _default_actor),
+    "identity": _Setting(_identity, lambda _: None),
     "device": _Setting(_choice(DeviceChoice), lambda _: DeviceChoice.AUTO, "--device"),
     "host": _Setting(_host, lambda _: "127.0.0.1", "--host"),
     "port": _Setting(_number(0, 65535), lambda _: 8000, "--port"),

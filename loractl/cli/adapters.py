@@ -15,7 +15,7 @@ from loractl.cli.params import AdapterArgument, RefArgument, existing_file
 from loractl.cli.preflight_view import preflight_lines, preflight_of, preflight_payload
 from loractl.cli.style import Style, size_text
 from loractl.cli.tables import Column, table
-from loractl.cli.views import heading, provenance_lines, version_facts
+from loractl.cli.views import heading, provenance_lines, signed_lines, version_facts
 from loractl_registry.errors import RegistryError
 from loractl_registry.provenance import ProvenanceInput
 from loractl_registry.records import AdapterVersion, FileEntry
@@ -77,17 +77,22 @@ def add(
 
 @app.command("show", cls=Command, epilog="loractl show support-bot@3\nloractl show support-bot --json")
 def show(ctx: typer.Context, ref: RefArgument) -> None:
-    """Show one version: facts, provenance, files and preflight."""
+    """Show one version: facts, provenance, files, preflight and signatures."""
     app = context_of(ctx)
     version = app.registry.version(ref)
     files = app.registry.manifest(version.ref).files
     checked = preflight_of(app.registry, version.ref)
+    signed = app.registry.identities.standing(version)
     app.out.emit(
         lambda: (
             payloads.version_detail(version)
-            | {"files": [payloads.plain(entry) for entry in files], "preflight": preflight_payload(checked)}
+            | {
+                "files": [payloads.plain(entry) for entry in files],
+                "preflight": preflight_payload(checked),
+                "signed": payloads.signed(signed),
+            }
         ),
-        lambda style: _detail(version, files, checked, style),
+        lambda style: [*_detail(version, files, checked, style), *signed_lines(signed, style)],
         hint=f"loractl history {version.ref.name}",
     )
 

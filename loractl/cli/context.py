@@ -14,9 +14,11 @@ import typer
 from loractl.cli.errors import CliUsageError, ConfirmationNeededError, DeclinedError
 from loractl.cli.out import Out, standard_out
 from loractl.cli.style import clean
-from loractl.settings import Settings, load_settings
+from loractl.settings import PASSPHRASE_VARIABLE, Settings, load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from loractl_registry import Registry
     from loractl_registry.progress import Progress
 
@@ -61,7 +63,24 @@ class AppContext:
         """The registry of the home, closed when the command ends."""
         from loractl_registry import Registry  # help and completion must not pay for it
 
-        return self.stack.enter_context(Registry.open(self.settings.home))
+        held = self.settings
+        opened = Registry.open(held.home, identity=held.identity, passphrase=self.passphrase())
+        return self.stack.enter_context(opened)
+
+    def passphrase(self, variable: str | None = None) -> Callable[[], str] | None:
+        """Return where the passphrase of a private key comes from, or None: no variable of that name is set.
+
+        Raises:
+            CliUsageError: `variable` was named and is not set.
+        """
+        name = variable or PASSPHRASE_VARIABLE
+        if os.environ.get(name):
+            return lambda: os.environ[name]
+        if variable is not None:
+            raise CliUsageError(
+                f"the variable {variable} is not set", hint=f"export {variable}, or leave the option out"
+            )
+        return None
 
     @cached_property
     def out(self) -> Out:

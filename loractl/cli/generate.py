@@ -61,12 +61,12 @@ def _grammar(tree: Tree) -> Iterator[str]:
         yield f"        {node.path!r}, {node.summary!r},"
         yield f"        {node.text!r}, {node.examples!r},"
         yield f"        ({''.join(f'{_call(argument)}, ' for argument in node.arguments).rstrip()}),"
-        yield "        ("
-        yield from (f"            {_call(option)}," for option in node.options if option not in common)
-        yield "            *_COMMON,"
-        yield "        ),"
-        yield f"        {node.commands!r},"
-        yield "    ),"
+        if own := [option for option in node.options if option not in common]:
+            yield "        ("
+            yield from (f"            {_call(option)}," for option in own)
+            yield f"            *_COMMON), {node.commands!r}),"
+        else:
+            yield f"        _COMMON, {node.commands!r}),"
     yield "}"
 
 

@@ -17,19 +17,12 @@ TREE: Tree = {
         (),
         (
             Option('version', ('--version',), '', 'Print the version.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files and preflight.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.')),
-    ),
+            *_COMMON), (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files, preflight and signatures.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('bom', 'Bases and adapters', 'Write the bill of materials of a version: CycloneDX, JSON, with base, data sets, licences and provenance.'), ('prove', 'Lifecycle', 'Show that an adapter changes what the base answers, and that every part of it does.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('approve', 'Lifecycle', 'Sign that you are for the next rung of a version.'), ('approvals', 'Lifecycle', 'Show the signed approvals of a version and what the policy asks for.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('audit', 'Upkeep', 'Whether what happened here is what was signed.'), ('identity', 'Set-up', 'Whose signatures count here, and for what.'), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.'))),
     'base': Node(
         'base', 'Base models that adapters may belong to.',
         '', (),
         (),
-        (
-            *_COMMON,
-        ),
-        (('add', '', 'Admit a base model by the digest of every file.'), ('list', '', 'List the admitted bases.'), ('show', '', 'Show one base and how many versions it has.'), ('verify', '', "Check that a base's files are what was admitted."), ('remove', '', 'Forget a base that no usable version belongs to.')),
-    ),
+        _COMMON, (('add', '', 'Admit a base model by the digest of every file.'), ('list', '', 'List the admitted bases.'), ('show', '', 'Show one base and how many versions it has.'), ('verify', '', "Check that a base's files are what was admitted."), ('remove', '', 'Forget a base that no usable version belongs to.'))),
     'base add': Node(
         'base add', 'Admit a base model by the digest of every file.',
         'Config, tokenizer and weights are hashed; the files stay where they are.', ('loractl base add qwen3 hf:Qwen/Qwen3-30B-A3B', 'loractl base add tiny ./tiny-moe'),
@@ -37,48 +30,31 @@ TREE: Tree = {
         (
             Option('licence', ('--licence',), 'SPDX', 'Licence, where the model card says none.', '', (), False, False, False),
             Option('revision', ('--revision',), 'REVISION', 'Hub branch, tag or commit, instead of @REVISION.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'base list': Node(
         'base list', 'List the admitted bases.',
         '', ('loractl base list --json',),
         (),
-        (
-            *_COMMON,
-        ),
-        (),
-    ),
+        _COMMON, ()),
     'base show': Node(
         'base show', 'Show one base and how many versions it has.',
         '', ('loractl base show qwen3',),
         (Argument('name', 'NAME', 'Name of the base.', 'base', True, False),),
-        (
-            *_COMMON,
-        ),
-        (),
-    ),
+        _COMMON, ()),
     'base verify': Node(
         'base verify', "Check that a base's files are what was admitted.",
         'A file whose size and time have not changed is not hashed again, unless --full asks for it. Exit code 3 if any\ndiffer.', ('loractl base verify qwen3', 'loractl base verify qwen3 --full'),
         (Argument('name', 'NAME', 'Name of the base.', 'base', True, False),),
         (
             Option('full', ('--full',), '', 'Hash every file, also those whose size and time have not changed.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'base remove': Node(
         'base remove', 'Forget a base that no usable version belongs to.',
         'Its files stay where they are.', ('loractl base remove old-base --yes',),
         (Argument('name', 'NAME', 'Name of the base.', 'base', True, False),),
         (
             Option('yes', ('--yes', '-y'), '', 'Do not ask.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'add': Node(
         'add', 'Verify an adapter and store it as the next version of NAME.',
         'It starts as a draft. The same bytes again are the same version, and say so. What the files tell about where they\ncome from is kept; the options add what they do not tell.', ('loractl add support-bot ./out/checkpoint-400 --base qwen3', 'loractl add support-bot hf:acme/support-lora@v2 --trained-on tickets-2026'),
@@ -90,10 +66,7 @@ TREE: Tree = {
             Option('code_commit', ('--code-commit',), 'COMMIT', 'Commit of the training code.', '', (), False, False, False),
             Option('note', ('--note',), 'TEXT', 'Anything else worth knowing.', '', (), False, False, False),
             Option('provenance', ('--provenance',), 'FILE.json', 'Provenance as a JSON object; options win over it.', 'file', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'list': Node(
         'list', 'List adapter versions.',
         '', ('loractl list --stage live', 'loractl list --name support-bot --json'),
@@ -102,38 +75,41 @@ TREE: Tree = {
             Option('name', ('--name',), 'NAME', 'Only this adapter.', 'adapter', (), False, False, False),
             Option('stage', ('--stage',), 'draft|candidate|approved|live|retired|rejected|revoked', 'Only versions in this stage.', 'stage', ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked'), False, False, False),
             Option('base', ('--base',), 'BASE', 'Only adapters of this base.', 'base', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'show': Node(
-        'show', 'Show one version: facts, provenance, files and preflight.',
+        'show', 'Show one version: facts, provenance, files, preflight and signatures.',
         '', ('loractl show support-bot@3', 'loractl show support-bot --json'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
-        (
-            *_COMMON,
-        ),
-        (),
-    ),
+        _COMMON, ()),
     'diff': Node(
         'diff', 'Show what differs between two versions.',
         '', ('loractl diff support-bot@2 support-bot@3',),
         (Argument('before', 'REF', 'NAME@3, or NAME for the version that is live.', 'version', True, False), Argument('after', 'REF', 'The version to compare it with.', 'version', True, False),),
-        (
-            *_COMMON,
-        ),
-        (),
-    ),
+        _COMMON, ()),
     'history': Node(
         'history', 'Show every change, or with --at what was live then.',
         '', ('loractl history support-bot', 'loractl history --at 2026-01-31'),
         (Argument('name', 'NAME', 'Only this adapter or base.', 'adapter', False, False),),
         (
             Option('at', ('--at',), 'TIME', 'What was live then: RFC 3339, a date, or 2h, 3d ago.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
+    'bom': Node(
+        'bom', 'Write the bill of materials of a version: CycloneDX, JSON, with base, data sets, licences and provenance.',
+        '', ('loractl bom support-bot@3', 'loractl bom support-bot@3 --out support-bot.cdx.json'),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
+        (
+            Option('out', ('--out',), 'FILE', 'Write it to a file.', 'file', (), False, False, False),
+            *_COMMON), ()),
+    'prove': Node(
+        'prove', 'Show that an adapter changes what the base answers, and that every part of it does.',
+        "vLLM answers with the adapter and without, and transformers with the adapter merged into the base's weights; then\neach pair of tensors is left out once. Where the base is too large to merge, each pair is measured by itself, and\nthe proof says so. Exit code 3 if the adapter has no effect, or another one than it should.", ('loractl prove support-bot@3', 'loractl prove support-bot@3 --out proof.json'),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
+        (
+            Option('prompts', ('--prompts',), 'FILE', 'One prompt a line, or JSONL with a prompt each.', 'file', (), False, False, False),
+            Option('device', ('--device',), 'auto|cuda|cpu', 'What to run the engine on.', '', ('auto', 'cuda', 'cpu'), False, False, False),
+            Option('engine', ('--engine',), '', 'Start vLLM; without it, only the tensors are measured.', '', (), False, False, False),
+            Option('out', ('--out',), 'FILE', 'Keep the proof, as canonical JSON.', 'file', (), False, False, False),
+            *_COMMON), ()),
     'promote': Node(
         'promote', 'Move a version up: candidate, approved, live.',
         'What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. A\nrunning server takes it within a second.', ('loractl promote support-bot@3', 'loractl promote support-bot@3 --to live'),
@@ -141,50 +117,47 @@ TREE: Tree = {
         (
             Option('to', ('--to',), 'STAGE', 'candidate, approved or live; one rung if not given.', 'rung', ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked'), False, False, False),
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
+    'approve': Node(
+        'approve', 'Sign that you are for the next rung of a version.',
+        'The policy says how many approvals that rung asks for, and from whom. Nothing moves: promote does that.', ('loractl approve support-bot@3 --reason "read the evaluation"',),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
+        (
+            Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
+            *_COMMON), ()),
+    'approvals': Node(
+        'approvals', 'Show the signed approvals of a version and what the policy asks for.',
+        '', ('loractl approvals support-bot@3', 'loractl approvals support-bot@3 --json'),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
+        _COMMON, ()),
     'rollback': Node(
         'rollback', 'Make the version that was live before live again.',
         '', ('loractl rollback support-bot --reason "3 is worse"',),
         (Argument('name', 'NAME', 'Name of the adapter.', 'rollback', True, False),),
         (
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'demote': Node(
         'demote', 'Take a version one rung down.',
         '', ('loractl demote support-bot@3 --reason "answers too long"',),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'demotable', True, False),),
         (
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'reject': Node(
         'reject', 'Turn a candidate down, for good.',
         '', ('loractl reject support-bot@3 --reason "fails the evaluation"',),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'rejectable', True, False),),
         (
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'retire': Node(
         'retire', 'Take a version out of service; it may be promoted again.',
         '', ('loractl retire support-bot@1 --reason "replaced by 3"',),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'retirable', True, False),),
         (
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'revoke': Node(
         'revoke', 'Withdraw a version for good.',
         'It is never served again, under any name. A running server cuts its requests and forgets it within a second.', ('loractl revoke support-bot@2 --reason "leaks ticket numbers" --yes',),
@@ -192,10 +165,7 @@ TREE: Tree = {
         (
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
             Option('yes', ('--yes', '-y'), '', 'Do not ask.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'serve': Node(
         'serve', 'Serve a base with its approved adapters over the OpenAI API.',
         'The engine is planned for what the registry holds. Promotions and revocations reach the running server within a\nsecond. Ctrl-C finishes the running requests and stops everything.', ('loractl serve qwen3', 'loractl serve qwen3 --dry-run', 'loractl serve qwen3 --port 9000 -- --max-model-len 8192'),
@@ -207,10 +177,7 @@ TREE: Tree = {
             Option('max_adapters', ('--max-adapters',), 'COUNT', 'Adapters that the engine holds at once.', '', (), False, False, False),
             Option('max_rank', ('--max-rank',), 'RANK', 'Largest adapter rank that it takes.', '', (), False, False, False),
             Option('dry_run', ('--dry-run',), '', 'Print the plan and the vLLM command, start nothing.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'demo': Node(
         'demo', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.',
         '', ('loractl demo', 'loractl demo --keep-serving --home ./demo-home'),
@@ -219,19 +186,12 @@ TREE: Tree = {
             Option('keep_serving', ('--keep-serving',), '', 'Leave the server up after the last step, until Ctrl-C.', '', (), False, False, False),
             Option('port', ('--port',), 'PORT', 'Port of the server; another one if it is taken.', '', (), False, False, False),
             Option('adapters', ('--adapters',), 'FOLDER', 'Take the adapters from here, not from examples/demo.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'verify': Node(
         'verify', 'Hash the stored files again and compare.',
         'Exit code 3 if any differ.', ('loractl verify support-bot@3', 'loractl verify --json'),
         (Argument('refs', 'REF', 'Versions to check; all if none.', 'ref', False, True),),
-        (
-            *_COMMON,
-        ),
-        (),
-    ),
+        _COMMON, ()),
     'fsck': Node(
         'fsck', 'Look for orphans, half-written files and damage.',
         'Exit code 3 if anything is left. Damaged versions are reported and never removed.', ('loractl fsck', 'loractl fsck --repair'),
@@ -239,10 +199,7 @@ TREE: Tree = {
         (
             Option('repair', ('--repair',), '', 'Mend what can be mended without losing anything.', '', (), False, False, False),
             Option('yes', ('--yes', '-y'), '', 'Do not ask.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'gc': Node(
         'gc', 'Free the space of rejected and revoked versions.',
         'Their history stays.', ('loractl gc --dry-run', 'loractl gc --yes'),
@@ -250,83 +207,107 @@ TREE: Tree = {
         (
             Option('dry_run', ('--dry-run',), '', 'Say what would be removed, remove nothing.', '', (), False, False, False),
             Option('yes', ('--yes', '-y'), '', 'Do not ask.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'export': Node(
         'export', 'Write versions to one archive.',
         'It holds their files, manifests and provenance.', ('loractl export support-bot@3 support-bot.tar',),
         (Argument('words', 'REF... FILE', 'Versions to export, then the archive to write.', 'ref', True, True),),
-        (
-            *_COMMON,
-        ),
-        (),
-    ),
+        _COMMON, ()),
     'import': Node(
         'import', 'Verify an archive and store its versions as drafts.',
         '', ('loractl import support-bot.tar',),
         (Argument('file', 'FILE', 'An archive that export wrote.', 'file', True, False),),
-        (
-            *_COMMON,
-        ),
-        (),
-    ),
+        _COMMON, ()),
     'backup': Node(
         'backup', "Copy the registry's database to FILE.",
         'Safe while a server runs. Adapter files are not in it: export holds those.', ('loractl backup registry-2026-01-31.db',),
         (Argument('file', 'FILE', 'The copy to write.', 'file', True, False),),
-        (
-            *_COMMON,
-        ),
+        _COMMON, ()),
+    'audit': Node(
+        'audit', 'Whether what happened here is what was signed.',
+        '', (),
         (),
-    ),
+        _COMMON, (('verify', '', 'Verify every signed statement, the checkpoint, the rows and the audit log.'), ('checkpoint', '', 'Sign what the database says now as its newest state.'))),
+    'audit verify': Node(
+        'audit verify', 'Verify every signed statement, the checkpoint, the rows and the audit log.',
+        'Exit code 3 if anything is not as it was signed.', ('loractl audit verify', 'loractl audit verify --json'),
+        (),
+        _COMMON, ()),
+    'audit checkpoint': Node(
+        'audit checkpoint', 'Sign what the database says now as its newest state.',
+        'For who restored an older database on purpose: until then everything is refused, because the checkpoint\nremembers more.', ('loractl audit checkpoint --reason "restored the backup of Monday" --yes',),
+        (),
+        (
+            Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
+            Option('yes', ('--yes', '-y'), '', 'Do not ask.', '', (), False, False, False),
+            *_COMMON), ()),
+    'identity': Node(
+        'identity', 'Whose signatures count here, and for what.',
+        '', (),
+        (),
+        _COMMON, (('create', '', 'Create a pair of keys below the home; the first one may do everything.'), ('list', '', 'List every key that is or was trusted, and the private keys here.'), ('show', '', 'Show the keys and roles of one identity.'), ('trust', '', 'Trust a public key, or give it other roles; signed by an operator.'), ('revoke', '', 'Stop trusting every key of an identity, for good.'))),
+    'identity create': Node(
+        'identity create', 'Create a pair of keys below the home; the first one may do everything.',
+        'The private key is readable by you alone, encrypted if there is a passphrase. The first identity of a home signs for\nwhat is there. Give the public key (.pub) of any other to an operator, who trusts it.', ('loractl identity create grace', 'loractl identity create ci --passphrase-env CI_KEY'),
+        (Argument('name', 'NAME', 'Name of the identity.', '', True, False),),
+        (
+            Option('passphrase_env', ('--passphrase-env',), 'VARIABLE', 'Variable with the passphrase; LORACTL_IDENTITY_PASSPHRASE if not given.', '', (), False, False, False),
+            *_COMMON), ()),
+    'identity list': Node(
+        'identity list', 'List every key that is or was trusted, and the private keys here.',
+        '', ('loractl identity list --json',),
+        (),
+        _COMMON, ()),
+    'identity show': Node(
+        'identity show', 'Show the keys and roles of one identity.',
+        '', ('loractl identity show grace', 'loractl identity show grace --out grace.pub'),
+        (Argument('name', 'NAME', 'Name of the identity.', '', True, False),),
+        (
+            Option('out', ('--out',), 'FILE', 'Write its public key there, in PEM.', '', (), False, False, False),
+            *_COMMON), ()),
+    'identity trust': Node(
+        'identity trust', 'Trust a public key, or give it other roles; signed by an operator.',
+        '', ('loractl identity trust grace grace.pem.pub --role reviewer', 'loractl identity trust grace grace.pem.pub --role reviewer --role operator'),
+        (Argument('name', 'NAME', 'Name of the identity.', '', True, False), Argument('file', 'FILE', 'Its public key, in PEM.', 'file', True, False),),
+        (
+            Option('role', ('--role',), 'ROLE', 'What it may sign for: contributor, reviewer, operator, auditor; repeatable.', '', (), True, True, False),
+            Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history.', '', (), False, False, False),
+            *_COMMON), ()),
+    'identity revoke': Node(
+        'identity revoke', 'Stop trusting every key of an identity, for good.',
+        'What it signed until now stays signed; whatever it signs from now on is refused.', ('loractl identity revoke grace --reason "left the team" --yes',),
+        (Argument('name', 'NAME', 'Name of the identity.', '', True, False),),
+        (
+            Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
+            Option('yes', ('--yes', '-y'), '', 'Do not ask.', '', (), False, False, False),
+            *_COMMON), ()),
     'doctor': Node(
         'doctor', 'Check the installation, the home and the registry.',
         'Every check says what it found and the way out. Exit code 1 if any fails.', ('loractl doctor',),
         (),
-        (
-            *_COMMON,
-        ),
-        (),
-    ),
+        _COMMON, ()),
     'config': Node(
         'config', 'Settings and where they come from.',
         '', (),
         (),
-        (
-            *_COMMON,
-        ),
-        (('show', '', 'Show every setting, its value and where it came from.'),),
-    ),
+        _COMMON, (('show', '', 'Show every setting, its value and where it came from.'),)),
     'config show': Node(
         'config show', 'Show every setting, its value and where it came from.',
         '', ('loractl config show', 'LORACTL_PORT=9000 loractl config show --json'),
         (),
-        (
-            *_COMMON,
-        ),
-        (),
-    ),
+        _COMMON, ()),
     'kernels': Node(
         'kernels', 'Check, time and tune the kernels that add adapters to experts.',
         '', (),
         (),
-        (
-            *_COMMON,
-        ),
-        (('check', '', "Hold every operation against float64 on this machine's GPU."), ('bench', '', "Time a layer's adapters, beside what their bytes take at best."), ('tune', '', 'Find the fastest way to launch the kernels on this GPU, and keep it for later starts.')),
-    ),
+        _COMMON, (('check', '', "Hold every operation against float64 on this machine's GPU."), ('bench', '', "Time a layer's adapters, beside what their bytes take at best."), ('tune', '', 'Find the fastest way to launch the kernels on this GPU, and keep it for later starts.'))),
     'kernels check': Node(
         'kernels check', "Hold every operation against float64 on this machine's GPU.",
         'Takes less than a minute. Without a GPU, only the reference is checked. Exit code 1 if anything is wrong.', ('loractl kernels check', 'loractl kernels check --full'),
         (),
         (
             Option('full', ('--full',), '', 'Check many shapes; takes minutes.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'kernels bench': Node(
         'kernels bench', "Time a layer's adapters, beside what their bytes take at best.",
         'One adapter and eight. Each time is the median of 30 replays of a CUDA graph with a cold cache, after the result was\nfound right. The floor assumes the memory of an H200.', ('loractl kernels bench', 'loractl kernels bench --model gpt-oss-20b --rank 32 --tokens 8 --tokens 512'),
@@ -335,10 +316,7 @@ TREE: Tree = {
             Option('model', ('--model',), 'MODEL', 'Take the layers of this model, such as Qwen3-30B-A3B; repeatable.', '', (), False, True, False),
             Option('rank', ('--rank',), 'RANK', 'Rank of the adapters; repeatable.', '', (), False, True, False),
             Option('tokens', ('--tokens',), 'COUNT', 'Tokens of a batch; repeatable.', '', (), False, True, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'kernels tune': Node(
         'kernels tune', 'Find the fastest way to launch the kernels on this GPU, and keep it for later starts.',
         'What is found is written at once, so a run that is stopped goes on where it was. Takes some minutes a model.', ('loractl kernels tune --model Qwen3-30B-A3B --rank 16', 'loractl kernels tune --fresh'),
@@ -348,19 +326,12 @@ TREE: Tree = {
             Option('rank', ('--rank',), 'RANK', 'Rank of the adapters; repeatable.', '', (), False, True, False),
             Option('kernel', ('--kernel',), 'KERNEL', 'Tune only this kernel, such as expand_small; repeatable.', '', (), False, True, False),
             Option('fresh', ('--fresh',), '', 'Tune again what is tuned already.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'completion': Node(
         'completion', 'Tab completion for bash, zsh, fish and PowerShell.',
         '', (),
         (),
-        (
-            *_COMMON,
-        ),
-        (('install', '', 'Put the script where the shell looks for it.'), ('show', '', 'Print the script of a shell.')),
-    ),
+        _COMMON, (('install', '', 'Put the script where the shell looks for it.'), ('show', '', 'Print the script of a shell.'))),
     'completion install': Node(
         'completion install', 'Put the script where the shell looks for it.',
         'Asks before it changes a start-up file.', ('loractl completion install', 'loractl completion install --shell zsh --yes'),
@@ -368,18 +339,12 @@ TREE: Tree = {
         (
             Option('shell', ('--shell',), 'bash|zsh|fish|powershell', 'The shell; the one you are in if not given.', '', ('bash', 'zsh', 'fish', 'powershell'), False, False, False),
             Option('yes', ('--yes', '-y'), '', 'Do not ask.', '', (), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
     'completion show': Node(
         'completion show', 'Print the script of a shell.',
         '', ('loractl completion show --shell fish',),
         (),
         (
             Option('shell', ('--shell',), 'bash|zsh|fish|powershell', 'The shell; the one you are in if not given.', '', ('bash', 'zsh', 'fish', 'powershell'), False, False, False),
-            *_COMMON,
-        ),
-        (),
-    ),
+            *_COMMON), ()),
 }

@@ -11,7 +11,7 @@ from loractl_registry.records import AdapterVersion, AuditEvent, Base, Provenanc
 from loractl_registry.refs import VersionRef
 
 if TYPE_CHECKING:
-    from loractl_registry.outcomes import Change, Damage
+    from loractl_registry.outcomes import Change, Damage, SignedStanding
 
 
 def time_text(moment: datetime) -> str:
@@ -112,6 +112,17 @@ def event_row(event: AuditEvent) -> dict[str, object]:
         "to_stage": event.to_stage.value if event.to_stage else None,
         "reason": event.reason,
         "detail": dict(event.detail),
+    }
+
+
+def signed(standing: SignedStanding) -> dict[str, object]:
+    """Return where a version stands by what was signed."""
+    return {
+        "stage": standing.stage.value if standing.stage else None,
+        "by": standing.by,
+        "sequence": standing.sequence,
+        "expires": time_text(standing.expires) if standing.expires else None,
+        "objection": standing.objection,
     }
 
 

@@ -11,7 +11,7 @@ from loractl.cli.tables import Column, facts, table
 from loractl_registry.records import AdapterVersion, Provenance, VersionSummary
 
 if TYPE_CHECKING:
-    from loractl_registry.outcomes import Damage
+    from loractl_registry.outcomes import Damage, SignedStanding
 
 VERSION_COLUMNS = (
     Column("ref", Style.bold),
@@ -93,6 +93,18 @@ def provenance_lines(provenance: Provenance, declared_base: str | None, style: S
         ],
         style,
     )
+
+
+def signed_lines(standing: SignedStanding, style: Style) -> Iterator[str]:
+    """Yield where a version stands by what was signed, and what disagrees with it."""
+    if standing.by is None and standing.objection is None:
+        return
+    yield from heading("signed", style)
+    if standing.by is not None and standing.stage is not None:
+        end = f", until {when(standing.expires)}" if standing.expires else ""
+        yield f"{style.stage(standing.stage.value)} by {standing.by}, statement {standing.sequence}{end}"
+    if standing.objection is not None:
+        yield style.bad(clean(standing.objection))
 
 
 def damage_lines(subject: str, damaged: Sequence[Damage], style: Style) -> Iterator[str]:

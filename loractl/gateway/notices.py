@@ -6,7 +6,7 @@ import logging
 
 from loractl.gateway.holdings import Holdings
 from loractl.gateway.table import ServingTable
-from loractl_registry import ServingSnapshot, Stage
+from loractl_registry import ServingSnapshot, Stage, VersionRef
 from loractl_registry.refs import LIVE
 
 _logger = logging.getLogger(__name__)
@@ -17,6 +17,8 @@ class Notices:
 
     def __init__(self) -> None:
         self._cannot_take: set[tuple[str, Stage, str]] = set()
+        self._unsigned: set[tuple[VersionRef, str]] = set()
+        self._distrust: str | None = None
 
     def meaning(self, before: ServingTable, after: ServingTable) -> None:
         """Say which names answer from another version than before."""
@@ -30,6 +32,23 @@ class Notices:
                 _logger.info("%s is served", name)
             elif new is not None and (old is None or old.model != new.model):
                 _logger.info("%s now answers from %s", name, new.model)
+
+    def distrust(self, snapshot: ServingSnapshot) -> None:
+        """Say why nothing that was signed can be trusted, and when it can again."""
+        if snapshot.distrust is not None and snapshot.distrust != self._distrust:
+            _logger.error("no adapter answers, because the registry cannot be trusted: %s", snapshot.distrust)
+        elif snapshot.distrust is None and self._distrust is not None:
+            _logger.info("the registry can be trusted again")
+        self._distrust = snapshot.distrust
+
+    def unsigned(self, snapshot: ServingSnapshot) -> tuple[tuple[VersionRef, str], ...]:
+        """Say which rows are not what was signed, and return those that are new, with the reason."""
+        current = set(snapshot.refused.items()) if snapshot.distrust is None else set[tuple[VersionRef, str]]()
+        new = tuple(sorted(current - self._unsigned))
+        for ref, reason in new:
+            _logger.error("refusing %s: %s; the other versions go on", ref, reason)
+        self._unsigned = current
+        return new
 
     def refusals(self, snapshot: ServingSnapshot, holdings: Holdings, table: ServingTable) -> None:
         """Say which servable versions this engine cannot take, why, and who answers in their place."""

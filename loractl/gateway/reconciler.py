@@ -20,7 +20,7 @@ from loractl.gateway.notices import Notices
 from loractl.gateway.refusals import RefusalLog
 from loractl.gateway.table import RefusalOf, ServingTable
 from loractl.gateway.watch import RegistrySource, RegistryWatch, Sight, Trace, trace_of
-from loractl_registry import AdapterVersion, ExpertLayout, VersionRef
+from loractl_registry import AdapterVersion, ExpertLayout, ServingSnapshot, VersionRef
 
 _logger = logging.getLogger(__name__)
 
@@ -120,6 +120,7 @@ class Reconciler:
             raise RuntimeError("a reconciler can be started only once")
         self._holdings = Holdings(snapshot, self._refusal_of)
         self._table = ServingTable.base_only(snapshot.base)
+        self._tell_refused(snapshot)
         self._refresh()
         self._tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._admit_for_ever())]
         await self._is_idle.wait()
@@ -153,6 +154,8 @@ class Reconciler:
         """Return why the server is not as it should be, or None."""
         if self._is_closed:
             return "the registry cannot be read, so only the base answers"
+        if (distrust := self._holdings.snapshot.distrust) is not None:
+            return f"the registry cannot be trusted, so only the base answers: {distrust}"
         if self._retry_at:
             stuck = ", ".join(sorted(map(str, self._retry_at)))
             return f"the engine has not let go of {stuck}, which is refused all the same"
@@ -214,6 +217,13 @@ class Reconciler:
         if sight.snapshot is not None:
             self._holdings.adopt(sight.snapshot)
             self._refresh()
+            self._tell_refused(sight.snapshot)
+
+    def _tell_refused(self, snapshot: ServingSnapshot) -> None:
+        """Say what is not as it was signed; what one row says goes into the audit log as well."""
+        self._notices.distrust(snapshot)
+        for ref, reason in self._notices.unsigned(snapshot):
+            self._refusals.add(ref, reason="it is not what was signed", detail={"objection": reason})
 
     def _unread(self, why: str) -> None:
         now = self._now()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from loractl_registry import ServingSnapshot, VersionRef
+from loractl_registry import ServingSnapshot, VersionRef, utc_now
 
 
 class RegistrySource(Protocol):
@@ -56,7 +57,7 @@ class Sight:
     """What one look found.
 
     Attributes:
-        snapshot: What may answer now, if anything was committed since the last look.
+        snapshot: What may answer now, if that can be something else than at the last look.
         error: Why the registry could not be read, or None.
     """
 
@@ -72,12 +73,21 @@ class RegistryWatch:
         database: Its database file. When the path leads to another file than before, that one is opened: the open one
             would be watched for ever without a change.
         base: The base whose versions are watched.
+        clock: Tells when something expires.
     """
 
-    def __init__(self, open_registry: Callable[[], RegistrySource], database: Path, base: str) -> None:
+    def __init__(
+        self,
+        open_registry: Callable[[], RegistrySource],
+        database: Path,
+        base: str,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._open_registry = open_registry
         self._database = database
         self._base = base
+        self._clock = clock
+        self._last: ServingSnapshot | None = None
         self._registry: RegistrySource | None = None
         self._file: tuple[int, int] | None = None
         self._changes: int | None = None
@@ -90,14 +100,16 @@ class RegistryWatch:
             return Sight(None, str(failure) or type(failure).__name__)
 
     def poll(self) -> ServingSnapshot | None:
-        """Return what may answer now if anything was committed since the last poll, else None.
+        """Return what may answer now if that can be something else than at the last poll, else None.
 
-        Raises whatever the registry raises.
+        That is after a commit, after something expired, and while the registry is distrusted: the file that would
+        clear it is not in the database. Raises whatever the registry raises.
         """
         try:
             registry = self._connection()
             changes = registry.changes()
-            if changes == self._changes:
+            has_changed = changes != self._changes
+            if not has_changed and not self._is_due():
                 return None
             snapshot = registry.snapshot(self._base)
         except BaseException:
@@ -105,13 +117,21 @@ class RegistryWatch:
             raise
         # The number from before the snapshot: a commit in between is read again rather than missed.
         self._changes = changes
-        return snapshot
+        is_same, self._last = snapshot == self._last, snapshot
+        return None if is_same and not has_changed else snapshot
 
     def close(self) -> None:
         """Let go of the database; the next poll opens it again."""
         registry, self._registry, self._changes = self._registry, None, None
+        self._last = None
         if registry is not None:
             registry.close()
+
+    def _is_due(self) -> bool:
+        last = self._last
+        if last is None or last.distrust is not None:
+            return True
+        return last.until is not None and self._clock() >= last.until
 
     def _connection(self) -> RegistrySource:
         stat = self._database.stat()

@@ -65,6 +65,16 @@ class BaseChangedError(ServeError, DeniedError):
         self.base, self.paths = base, tuple(paths)
 
 
+class DistrustError(ServeError, DeniedError):
+    """What was signed in the home cannot be trusted, so nothing is known to be approved. Exit code 3."""
+
+    code = "serve.distrust"
+
+    def __init__(self, home: Path, reason: str) -> None:
+        super().__init__(f"refusing to serve from {home}: {reason}", hint="see all of it: loractl audit verify")
+        self.home, self.reason = home, reason
+
+
 class EngineMissingError(ServeError):
     """No vLLM build for the wanted device is installed. Exit code 1."""
 

@@ -14,7 +14,7 @@ from loractl.logs import private_log_file
 from loractl.serving.config import CONFIG_VARIABLE, EngineConfig
 from loractl.serving.device import choose_device, has_nvidia_gpu, has_vllm_build
 from loractl.serving.environment import engine_environment
-from loractl.serving.errors import BaseChangedError, EngineCrashedError, PortTakenError
+from loractl.serving.errors import BaseChangedError, DistrustError, EngineCrashedError, PortTakenError
 from loractl.serving.flags import check_engine_flags
 from loractl.serving.process import EngineProcess, log_path
 from loractl.serving.readiness import Endpoint, answers, claim_endpoint
@@ -65,13 +65,17 @@ def prepare(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> Prepar
     Raises:
         FlagRefusedError, DeviceMissingError, EngineMissingError, PortTakenError: See each.
         BaseChangedError: A file of the base is not what was admitted.
+        DistrustError: The signed statements, or their checkpoint, are not what was signed.
         NotFoundError: There is no such base.
     """
     check_engine_flags(request.engine_args)
     device = choose_device(request.device, has_gpu=has_nvidia_gpu, has_build=has_vllm_build)
     endpoint = _endpoint(request)
     _check_base(request.base, registry, ui)
-    snapshot, damaged = _intact(registry.snapshot(request.base), registry)
+    signed = registry.snapshot(request.base)
+    if signed.distrust is not None:
+        raise DistrustError(request.home, signed.distrust)
+    snapshot, damaged = _intact(signed, registry)
     plan = plan_engine(snapshot, device=device, max_adapters=request.max_adapters, max_rank=request.max_rank)
     command = engine_command(
         plan,
@@ -100,6 +104,8 @@ def serve(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> int:
         ui.prepared(server)
         for name, why in server.withheld.items():
             ui.notice("WARNING", f"the engine does not see {name}: {why}")
+        for ref, reason in server.snapshot.refused.items():
+            ui.notice("ERROR", f"{ref} is not served: {reason}")
         for found in server.damaged:
             # The gateway meets it again when it admits the others, refuses it, and writes that into the audit log.
             paths = ", ".join(damage.path for damage in found.damaged)

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
         VersionDiff,
         VersionVerification,
     )
-    from loractl_registry.policy import SOLO, Policy
     from loractl_registry.progress import SILENT, Progress
     from loractl_registry.provenance import ProvenanceInput
     from loractl_registry.records import (
@@ -72,7 +71,6 @@ _LATE = {
         "VersionDiff",
         "VersionVerification",
     ),
-    "policy": ("SOLO", "Policy"),
     "progress": ("SILENT", "Progress"),
     "provenance": ("ProvenanceInput",),
     "records": (
@@ -92,7 +90,6 @@ _MODULE_OF = {name: f"{__name__}.{module}" for module, names in _LATE.items() fo
 
 __all__ = [
     "SILENT",
-    "SOLO",
     "AdapterFacts",
     "AdapterVersion",
     "AddedBase",
@@ -114,7 +111,6 @@ __all__ = [
     "InvalidRefError",
     "Manifest",
     "NotFoundError",
-    "Policy",
     "Progress",
     "Promotion",
     "Provenance",

@@ -3,27 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loractl_registry._store.database import Database
-from loractl_registry.policy import Policy
 
 if TYPE_CHECKING:
     from loractl_registry.content import ContentStore
+    from loractl_registry.trust import Chain
+
+
+@dataclass(frozen=True, slots=True)
+class SigningChoice:
+    """Who signs.
+
+    Attributes:
+        identity: Name of the private key; None takes the only one that there is.
+        passphrase: Asked where the key is encrypted.
+    """
+
+    identity: str | None = None
+    passphrase: Callable[[], str] | None = None
+
+
+@dataclass(slots=True)
+class Verified:
+    """What this process has verified of the chain so far."""
+
+    chain: Chain | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One open home: its database, its content store, its clock and its policy."""
+    """One open home: its database, its content store, its clock, and who signs."""
 
     home: Path
     database: Database
     contents: ContentStore
     clock: Callable[[], datetime]
-    policy: Policy
+    signing: SigningChoice = SigningChoice()
+    verified: Verified = field(default_factory=Verified)
 
     def path_of(self, digest: str) -> Path:
         """Return the folder of a content in the store."""

@@ -11,7 +11,7 @@ from loractl_registry._store.audit import NewEvent
 from loractl_registry._store.bases import StoredBase
 from loractl_registry.actors import parse_actor
 from loractl_registry.base_files import BaseFiles, check_base, scan_base
-from loractl_registry.outcomes import AddedBase, BaseVerification
+from loractl_registry.outcomes import AddedBase, BaseVerification, Damage
 from loractl_registry.progress import Progress
 from loractl_registry.reading import stored_base
 from loractl_registry.records import Base
@@ -53,6 +53,10 @@ def add_base(
 def verify_base(context: Context, name: str, *, is_full: bool, progress: Progress) -> BaseVerification:
     """Compare the files of a base with its manifest; see `Registry.verify_base`."""
     stored = stored_base(context, name)
+    if stored.manifest.digest != stored.base.digest:
+        # Statements name the digest of the base, so a manifest with another one says nothing.
+        edited = Damage("the manifest", stored.base.digest, stored.manifest.digest)
+        return BaseVerification(stored.base, is_intact=False, was_full=is_full, rehashed=0, damaged=(edited,))
     check = check_base(stored.base.path, stored.manifest, stored.signatures, full=is_full, progress=progress)
     # Remembering is for the next quick check alone, and only what was hashed and found right is remembered.
     if check.is_intact and dict(check.signatures) != dict(stored.signatures):

@@ -1,4 +1,4 @@
-"""What a climb takes: rungs, policy, base, untouched bytes, and preflight at candidate."""
+"""What a climb takes: rungs, signed standing, base, policy, untouched bytes, and preflight at candidate."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loractl_registry._store import bases, versions
 from loractl_registry.adapter_names import WEIGHTS
 from loractl_registry.binding import choose_base
 from loractl_registry.home_errors import os_errors_named
-from loractl_registry.records import AdapterVersion
+from loractl_registry.records import AdapterVersion, Base
 from loractl_registry.refusals import BaseGoneError, DamagedFilesError, NoBaseError, StageError
 from loractl_registry.stages import LADDER, Stage, climb
 
@@ -27,11 +27,13 @@ class Evidence:
     """What was found out before the write transaction.
 
     Attributes:
-        binds: The base to bind the version to, if it has none yet.
+        base: The base that it climbs on.
+        binds: Whether the version is yet to be bound to it.
     """
 
     rungs: tuple[Stage, ...]
-    binds: bases.StoredBase | None
+    base: bases.StoredBase
+    binds: bool
     preflight: PreflightReport | None
 
 
@@ -54,13 +56,36 @@ def gather_evidence(context: Context, version: AdapterVersion, rungs: Sequence[S
     Raises:
         DeniedError: A subclass that says which check said no.
     """
-    for rung in rungs:
-        context.policy.check(version, rung, actor)
     base, is_new = _base_of(context, version)
+    _require_allowed(context, version, base.base, rungs, actor=actor)
     if version.size_bytes <= ALWAYS_HASHED_BYTES or Stage.CANDIDATE in rungs or Stage.LIVE in rungs:
         require_intact(context, version)
     report = _preflight(version, base) if Stage.CANDIDATE in rungs else None
-    return Evidence(tuple(rungs), base if is_new else None, report)
+    return Evidence(tuple(rungs), base, is_new, report)
+
+
+def _require_allowed(
+    context: Context, version: AdapterVersion, base: Base, rungs: Sequence[Stage], *, actor: str
+) -> None:
+    """Ask the policy before anything is hashed; the write transaction asks again."""
+    from loractl_registry.ledger.chains import checked_chain, read_checkpoint  # cryptography, for who signs alone
+    from loractl_registry.ledger.errors import DisagreementError
+    from loractl_registry.ledger.identities import acting_identity
+    from loractl_registry.ledger.judging import Judge, approval_facts, home_policy, standing_approvals
+    from loractl_registry.ledger.standing import objection_to, standings_of
+
+    seen, now = read_checkpoint(context), context.clock()
+    with context.database.reading() as connection:
+        chain = checked_chain(context, connection, seen)
+    standings = standings_of(chain)
+    if chain is not None and (objection := objection_to(version, standings)) is not None:
+        raise DisagreementError(version.ref, objection)
+    policy = home_policy(context)
+    acting = acting_identity(context, chain, policy, actor=actor)
+    judge = Judge(policy, acting.name, acting.roles)
+    approvals = approval_facts(chain, standing_approvals(chain, standings.get(version.ref), now))
+    for rung in rungs:
+        judge.require(version, base, rung, approvals=approvals, now=now)
 
 
 def require_intact(context: Context, version: AdapterVersion) -> None:

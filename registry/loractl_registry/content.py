@@ -77,6 +77,8 @@ class ContentStore:
         Raises:
             RegistryError: The operating system refused to read.
         """
+        if manifest.digest != digest:
+            return (Damage("the manifest", digest, manifest.digest),)
         folder = self.path_of(digest)
         if folder.is_symlink() or not folder.is_dir():
             found = "not a regular file" if os.path.lexists(folder) else "missing"

@@ -148,7 +148,7 @@ class Finding:
 
     Attributes:
         kind: Stable word: ``orphan``, ``stray``, ``leftover``, ``missing``, ``damaged``, ``mode``, ``database``,
-            ``schema``.
+            ``schema``, ``audit``.
         subject: A path below the home, or the refs concerned.
         is_repaired: Whether this run mended it.
     """
@@ -193,3 +193,130 @@ class ExportReport:
     refs: tuple[VersionRef, ...]
     size_bytes: int
     digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One key of one identity.
+
+    Attributes:
+        public_key: PEM, to be given to whoever shall trust it.
+        roles: What the key may do now, sorted.
+        is_trusted: Whether it may sign now.
+        is_revoked: Whether it was trusted and is so no more, for good.
+        is_here: Whether the private key lies in this home.
+    """
+
+    name: str
+    key_id: str
+    public_key: str
+    roles: tuple[str, ...]
+    is_trusted: bool
+    is_revoked: bool
+    is_here: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SignedStanding:
+    """Where a version stands by what was signed.
+
+    Attributes:
+        by, sequence: Signer and place of the statement that moved it last; None if there is none.
+        expires: When it ceases to be servable, None for never.
+        objection: Why its row, or the whole chain, is not what was signed; None if it is.
+    """
+
+    stage: Stage | None
+    by: str | None
+    sequence: int | None
+    expires: datetime | None
+    objection: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointWritten:
+    """The head of the chain that a checkpoint was signed for."""
+
+    sequence: int
+    head: str
+    signer: str
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryVerification:
+    """What verifying everything that was signed found.
+
+    Attributes:
+        statements, events: How many there are.
+        head: Digest of the newest statement, None if nothing was signed or the chain does not verify.
+        problems: One line each; empty if all is as it was signed.
+    """
+
+    statements: int
+    head: str | None
+    events: int
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """An approval, and whether this call gave it or found the same identity's.
+
+    Attributes:
+        to: The rung that it is for.
+        statement: Digest of the signed statement.
+    """
+
+    version: AdapterVersion
+    to: Stage
+    identity: str
+    statement: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRecord:
+    """One signed approval since the version last left the servable stages.
+
+    Attributes:
+        roles: Roles of the key now.
+        is_valid: Whether it may count: its key is trusted still, and it has not expired.
+    """
+
+    identity: str
+    roles: tuple[str, ...]
+    at: datetime
+    to: Stage
+    reason: str | None
+    statement: str
+    is_valid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalNeed:
+    """What one rule of the policy asks for, what it saw, and whether that is enough.
+
+    Attributes:
+        rule: Key of the rule, such as ``adapter.approved.approvals``.
+    """
+
+    rule: str
+    required: str
+    seen: str
+    is_met: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Approvals:
+    """The approvals of a version and what the policy asks for on its way to the next rung.
+
+    Attributes:
+        to: The next rung that an approval could be for, None if there is none.
+        policy_digest: Of the policy that asks.
+    """
+
+    version: AdapterVersion
+    to: Stage | None
+    given: tuple[ApprovalRecord, ...]
+    needed: tuple[ApprovalNeed, ...]
+    policy_digest: str

@@ -7,7 +7,7 @@ from datetime import datetime
 from loractl_registry._context import Context
 from loractl_registry._store import audit, bases, versions
 from loractl_registry._store.audit import LiveEvent
-from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, ServingSnapshot, VersionSummary
+from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, VersionSummary
 from loractl_registry.refs import Ref, VersionRef, parse_name
 from loractl_registry.refusals import AdapterNotFoundError, BaseNotFoundError, NotLiveError, VersionNotFoundError
 from loractl_registry.stages import Stage
@@ -109,29 +109,6 @@ def live_at(context: Context, moment: datetime) -> tuple[VersionRef, ...]:
         else:
             live.pop(event.ref.name, None)
     return tuple(sorted(live.values()))
-
-
-def snapshot(context: Context, base: str) -> ServingSnapshot:
-    """Return what may answer on `base` at this moment.
-
-    Raises:
-        BaseNotFoundError: No such base.
-    """
-    with context.database.reading() as connection:
-        admitted = stored_base(context, base).base
-        servable = versions.select(connection, context.path_of, stages=(Stage.APPROVED, Stage.LIVE), base=base)
-        events = audit.live_events(connection)
-        sequence = audit.last_sequence(connection)
-    numbers: dict[str, dict[int, Stage]] = {}
-    for version in servable:
-        numbers.setdefault(version.ref.name, {})[version.ref.number] = version.stage
-    previously: dict[str, tuple[int, ...]] = {}
-    for name, stack in live_stacks(events).items():
-        held = numbers.get(name, {})
-        earlier = tuple(number for number in earlier_numbers(stack) if held.get(number) is Stage.APPROVED)
-        if earlier and Stage.LIVE in held.values():
-            previously[name] = earlier
-    return ServingSnapshot(sequence, admitted, servable, previously)
 
 
 def live_stacks(events: tuple[LiveEvent, ...]) -> dict[str, list[int]]:

@@ -194,12 +194,19 @@ class ServingSnapshot:
 
     Attributes:
         sequence: Sequence of the newest audit event; grows with every change.
-        versions: Every servable version (approved or live) of that base, sorted by ref.
+        versions: Every servable version (approved or live) of that base, sorted by ref: those of which the signed
+            statements say so, for exactly this name, number, content and base.
         previously_live: Per adapter name, the numbers that were live before, newest first, that are servable still.
             A server whose engine cannot take the live version goes on answering from the first of these that it can.
+        refused: Servable by their rows, and not by what was signed; with the reason.
+        distrust: Why nothing that was signed can be trusted, so that `versions` is empty; None if it can.
+        until: When the first of `versions` expires, and a new snapshot is due.
     """
 
     sequence: int
     base: Base
     versions: tuple[AdapterVersion, ...]
     previously_live: Mapping[str, tuple[int, ...]]
+    refused: Mapping[VersionRef, str] = field(default_factory=dict[VersionRef, str])
+    distrust: str | None = None
+    until: datetime | None = None

@@ -87,6 +87,19 @@ class PolicyDeniedError(DeniedError):
         self.ref, self.to, self.actor = ref, to, actor
 
 
+class SelfApprovalError(DeniedError):
+    """The approver also added the version, which the four-eyes rule of the policy forbids."""
+
+    code = "registry.self_approval"
+
+    def __init__(self, ref: VersionRef, identity: str) -> None:
+        super().__init__(
+            f"cannot approve {ref}: {identity} added it, and the policy asks for a second pair of eyes",
+            hint=f"ask another reviewer to run: loractl approve {ref} --reason TEXT",
+        )
+        self.ref, self.identity = ref, identity
+
+
 class RevokedBytesError(DeniedError):
     """The same bytes were revoked under another ref."""
 

@@ -9,9 +9,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from loractl_registry import homes, reading
-from loractl_registry._context import Context
+from loractl_registry._context import Context, SigningChoice
 from loractl_registry.clock import utc_now
-from loractl_registry.policy import SOLO, Policy
 from loractl_registry.progress import SILENT, Progress
 from loractl_registry.provenance import NOTHING_SAID, ProvenanceInput
 from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, ServingSnapshot, VersionSummary
@@ -19,9 +18,12 @@ from loractl_registry.refs import Ref, VersionRef
 from loractl_registry.stages import Stage, Verb
 
 if TYPE_CHECKING:
+    from loractl_registry.identities import Identities
     from loractl_registry.outcomes import (
         AddedBase,
         AddedVersion,
+        Approvals,
+        Approved,
         BaseVerification,
         ExportReport,
         Finding,
@@ -52,7 +54,8 @@ class Registry:
         *,
         clock: Callable[[], datetime] = utc_now,
         must_exist: bool = False,
-        policy: Policy = SOLO,
+        identity: str | None = None,
+        passphrase: Callable[[], str] | None = None,
         busy_timeout_s: float = 5.0,
     ) -> Registry:
         """Open the registry in `home`, and create or migrate it where needed.
@@ -61,14 +64,16 @@ class Registry:
             home: Folder of ``registry.db`` and ``store/``; created with mode 0700.
             clock: Where every time in the registry comes from; must return aware times.
             must_exist: Refuse a home that holds no registry instead of creating one.
-            policy: Who may enter which rung.
+            identity: Whose private key signs; default the only one in the home.
+            passphrase: Asked where that key is encrypted.
             busy_timeout_s: How long to wait for another process that is writing.
 
         Raises:
             HomeNotFoundError: `must_exist`, and there is no registry.
             NewerDatabaseError, DamagedDatabaseError, LockedError, ReadOnlyError, DiskFullError: As their names say.
         """
-        return cls(homes.open_home(home, clock=clock, must_exist=must_exist, policy=policy, timeout_s=busy_timeout_s))
+        signing = SigningChoice(identity, passphrase)
+        return cls(homes.open_home(home, clock=clock, must_exist=must_exist, signing=signing, timeout_s=busy_timeout_s))
 
     def close(self) -> None:
         """Close the database; safe to repeat."""
@@ -86,6 +91,13 @@ class Registry:
     def home(self) -> Path:
         """The folder that this registry lives in."""
         return self._context.home
+
+    @property
+    def identities(self) -> Identities:
+        """Who may sign here, and the checkpoint of what was signed."""
+        from loractl_registry.identities import Identities
+
+        return Identities(self._context)
 
     # Bases
 
@@ -207,11 +219,7 @@ class Registry:
         return reading.get_manifest(self._context, ref)
 
     def preflight(self, ref: Ref | VersionRef) -> PreflightReport:
-        """Run preflight on names, places, shapes and ranks, without reading a value and without promoting.
-
-        Raises:
-            DeniedError: The base does not take it, or is not known.
-        """
+        """Run preflight on names, places, shapes and ranks, reading no value. Raises a `DeniedError` where it fails."""
         from loractl_registry import climbing
 
         return climbing.preview(self._context, reading.get_version(self._context, ref))
@@ -230,6 +238,24 @@ class Registry:
         from loractl_registry import lifecycle
 
         return lifecycle.promote(self._context, ref, actor=actor, to=to, reason=reason)
+
+    def approve(self, ref: Ref | VersionRef, *, actor: str, reason: str) -> Approved:
+        """Sign that `actor` is for the next servable rung of `ref`. Approving twice returns the first approval.
+
+        Raises:
+            StageError: No such rung is next.
+            SelfApprovalError: `actor` added it, and the policy asks for a second pair of eyes.
+            DeniedError: The files, the row or the role of the one who acts says no.
+        """
+        from loractl_registry import approving
+
+        return approving.approve(self._context, ref, actor=actor, reason=reason)
+
+    def approvals(self, ref: Ref | VersionRef) -> Approvals:
+        """Return the signed approvals of `ref`, and how many the policy asks for on its way to the next rung."""
+        from loractl_registry import approving
+
+        return approving.approvals(self._context, ref)
 
     def demote(self, ref: Ref, *, actor: str, reason: str) -> StageChange:
         """Take one step down: live to approved, approved to candidate, candidate to draft."""
@@ -355,8 +381,10 @@ class Registry:
     # Serving
 
     def snapshot(self, base: str) -> ServingSnapshot:
-        """Return what may answer on `base`, read in one transaction. Raises `BaseNotFoundError`."""
-        return reading.snapshot(self._context, base)
+        """Return what may answer on `base` by what was signed, read in one transaction. Raises `BaseNotFoundError`."""
+        from loractl_registry import serving  # cryptography, which listing does without
+
+        return serving.snapshot(self._context, base)
 
     def record_refusal(self, ref: VersionRef, *, actor: str, reason: str, detail: Mapping[str, object]) -> None:
         """Write down that a server refused to use `ref`: one audit event, ``adapter.refused``."""

@@ -55,6 +55,8 @@ def _database_findings(connection: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding("database", DATABASE, f"{table} row {row_id} refers to nothing in {parent}", is_repaired=False)
     for line in check_schema(connection):
         yield Finding("schema", DATABASE, line, is_repaired=False)
+    for line in audit.broken_links(connection):
+        yield Finding("audit", DATABASE, line, is_repaired=False)
 
 
 def _content_findings(context: Context, digest: str, manifest: Manifest, *, repair: bool) -> Iterator[Finding]:

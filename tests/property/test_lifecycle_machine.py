@@ -1,4 +1,4 @@
-"""Random verbs in random order: the rules hold after every step, and the audit log alone tells the same story."""
+"""Random verbs in random order: the rules hold after every step; audit log and signatures tell the same story."""
 
 import shutil
 import tempfile
@@ -38,6 +38,7 @@ class Lifecycle(RuleBasedStateMachine):
         return self.now
 
     def teardown(self):
+        assert self.registry.identities.verify().problems == ()
         self.registry.close()
         for path in self.folder.rglob("*"):
             if path.is_dir():
@@ -150,6 +151,13 @@ class Lifecycle(RuleBasedStateMachine):
     def audit_log_tells_the_same(self):
         told = replay(self.registry.history())
         assert told == {f"{name}@{number}": stage for (name, number), stage in self.stages.items()}
+
+    @invariant()
+    def only_what_was_signed_answers(self):
+        snapshot = self.registry.snapshot("tiny-moe")
+        answering = {(version.ref.name, version.ref.number) for version in snapshot.versions}
+        assert answering == {ref for ref, stage in self.stages.items() if stage.is_servable}
+        assert (snapshot.refused, snapshot.distrust) == ({}, None)
 
     @invariant()
     def past_is_what_it_was(self):

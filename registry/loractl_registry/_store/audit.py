@@ -1,12 +1,13 @@
-"""The audit log: one row a change, in the order in which they happened."""
+"""The audit log: one row a change, in the order in which they happened, each chained to the one before."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from loractl_registry._store.chaining import GENESIS, chained_digest
 from loractl_registry._store.rows import event_from_row, to_json
 from loractl_registry.clock import to_text
 from loractl_registry.records import AuditEvent
@@ -31,21 +32,34 @@ class NewEvent:
 
 
 def append(connection: sqlite3.Connection, event: NewEvent) -> None:
-    """Write `event` down."""
-    connection.execute(
-        "INSERT INTO audit (at, actor, action, subject, from_stage, to_stage, reason, detail)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            to_text(event.at),
-            event.actor,
-            event.action,
-            event.subject,
-            event.from_stage,
-            event.to_stage,
-            event.reason,
-            to_json(dict(event.detail)),
-        ),
+    """Write `event` down, chained to the row before it."""
+    # Rows are never deleted, so a gap in the sequences shows that the end was cut off.
+    last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
+    before = connection.execute("SELECT digest FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
+    row = (
+        1 if last is None else int(last[0]) + 1,
+        to_text(event.at),
+        event.actor,
+        event.action,
+        event.subject,
+        None if event.from_stage is None else event.from_stage.value,
+        None if event.to_stage is None else event.to_stage.value,
+        event.reason,
+        to_json(dict(event.detail)),
     )
+    digest = chained_digest(GENESIS if before is None else str(before[0]), row)
+    connection.execute(f"INSERT INTO audit ({COLUMNS}, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*row, digest))  # noqa: S608 constants and marks alone
+
+
+def broken_links(connection: sqlite3.Connection) -> Iterator[str]:
+    """Yield one line per row that was edited, removed or put in from outside."""
+    previous, expected = GENESIS, 1
+    for *row, digest in connection.execute(f"SELECT {COLUMNS}, digest FROM audit ORDER BY sequence"):  # noqa: S608 constants
+        if row[0] != expected:
+            yield f"audit rows {expected} to {row[0] - 1} are missing"
+        if chained_digest(previous, row) != digest:
+            yield f"audit row {row[0]} or the one before it was changed"
+        previous, expected = str(digest), int(row[0]) + 1
 
 
 def events(
@@ -68,6 +82,12 @@ def last_sequence(connection: sqlite3.Connection) -> int:
     """Return the sequence of the newest event, 0 if there is none."""
     (sequence,) = connection.execute("SELECT coalesce(max(sequence), 0) FROM audit").fetchone()
     return int(sequence)
+
+
+def named_statements(connection: sqlite3.Connection) -> set[str]:
+    """Return the digests of the signed statements that events name."""
+    rows = connection.execute("SELECT json_extract(detail, '$.statement') FROM audit")
+    return {str(digest) for (digest,) in rows if digest is not None}
 
 
 @dataclass(frozen=True, slots=True)

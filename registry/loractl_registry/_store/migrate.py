@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from loractl_registry._store.chaining import chaining
 from loractl_registry.home_errors import DamagedDatabaseError, NewerDatabaseError
 
 _FOLDER = Path(__file__).parent / "migrations"
@@ -48,6 +49,7 @@ def pending_migrations(connection: sqlite3.Connection, path: Path) -> tuple[str,
 def apply_migrations(connection: sqlite3.Connection, names: tuple[str, ...], at: str) -> None:
     """Apply `names` inside the transaction that the caller holds."""
     connection.execute(_LEDGER)
+    connection.create_function("audit_digest", -1, chaining())
     for name in names:
         for statement in statements_of((_FOLDER / f"{name}.sql").read_text()):
             connection.execute(statement)

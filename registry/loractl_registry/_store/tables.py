@@ -79,6 +79,17 @@ class Audit(_Declared, table=True):
     to_stage: str | None
     reason: str | None
     detail: str
+    digest: str
+
+
+class Statement(_Declared, table=True):
+    """One signed statement."""
+
+    sequence: int | None = Field(default=None, primary_key=True)
+    digest: str
+    kind: str
+    subject: str
+    envelope: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from loractl_registry.trust.checkpoint import (
     verify_checkpoint,
 )
 from loractl_registry.trust.envelope import VerifiedPayload, sign_envelope, verify_envelope
-from loractl_registry.trust.errors import TrustError
+from loractl_registry.trust.errors import MissingCheckpointError, RollbackError, TrustError
 from loractl_registry.trust.fields import ANY_TENANT, Signer, to_the_second
 from loractl_registry.trust.keys import (
     IdentityKey,
@@ -85,6 +85,7 @@ __all__ = [
     "IdentityKey",
     "IdentityStatement",
     "IdentityVerb",
+    "MissingCheckpointError",
     "Passphrase",
     "Promotion",
     "PromotionStatement",
@@ -92,6 +93,7 @@ __all__ = [
     "Revocation",
     "RevocationStatement",
     "Role",
+    "RollbackError",
     "Signer",
     "Signing",
     "Statement",

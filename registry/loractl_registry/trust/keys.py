@@ -30,7 +30,7 @@ from loractl_registry.trust.errors import (
     PassphraseWrongError,
 )
 
-PASSPHRASE_VARIABLE = "LORACTL_KEY_PASSPHRASE"  # noqa: S105 the name of a variable
+PASSPHRASE_VARIABLE = "LORACTL_IDENTITY_PASSPHRASE"  # noqa: S105 the name of a variable
 PRIVATE_MODE = 0o600
 PUBLIC_MODE = 0o644
 MAX_KEY_BYTES = 16 * 2**10

@@ -7,6 +7,9 @@ CREATE INDEX audit_by_subject ON audit (subject, sequence);
 -- index base_name_is_unique
 CREATE UNIQUE INDEX base_name_is_unique ON base (name) WHERE removed_at IS NULL;
 
+-- index statement_by_subject
+CREATE INDEX statement_by_subject ON statement (subject, sequence);
+
 -- index version_by_base
 CREATE INDEX version_by_base ON version (base_id);
 
@@ -31,7 +34,9 @@ CREATE TABLE audit (
     to_stage TEXT
         CHECK (to_stage IN ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked')),
     reason TEXT,
-    detail TEXT NOT NULL CHECK (json_valid(detail))
+    detail TEXT NOT NULL CHECK (json_valid(detail)),
+    digest TEXT NOT NULL
+        CHECK (length(digest) = 71 AND digest GLOB 'sha256:*' AND substr(digest, 8) NOT GLOB '*[^0-9a-f]*')
 ) STRICT;
 
 -- table base
@@ -70,6 +75,16 @@ CREATE TABLE migration (
     applied_at TEXT NOT NULL CHECK (applied_at GLOB '????-??-??T??:??:??.??????Z')
 ) STRICT, WITHOUT ROWID
 ;
+
+-- table statement
+CREATE TABLE statement (
+    sequence INTEGER PRIMARY KEY CHECK (sequence >= 1),
+    digest TEXT NOT NULL UNIQUE
+        CHECK (length(digest) = 71 AND digest GLOB 'sha256:*' AND substr(digest, 8) NOT GLOB '*[^0-9a-f]*'),
+    kind TEXT NOT NULL CHECK (length(kind) > 0),
+    subject TEXT NOT NULL CHECK (length(subject) > 0),
+    envelope TEXT NOT NULL CHECK (json_valid(envelope))
+) STRICT;
 
 -- table version
 CREATE TABLE version (
@@ -126,6 +141,19 @@ BEGIN SELECT RAISE (ABORT, 'a content is never deleted'); END;
 CREATE TRIGGER revoked_is_terminal BEFORE UPDATE OF stage ON version
 WHEN OLD.stage = 'revoked'
 BEGIN SELECT RAISE (ABORT, 'revoked is terminal'); END;
+
+-- trigger statement_leaves_no_gap
+CREATE TRIGGER statement_leaves_no_gap BEFORE INSERT ON statement
+WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM statement)
+BEGIN SELECT RAISE (ABORT, 'statements are append-only'); END;
+
+-- trigger statement_refuses_delete
+CREATE TRIGGER statement_refuses_delete BEFORE DELETE ON statement
+BEGIN SELECT RAISE (ABORT, 'statements are append-only'); END;
+
+-- trigger statement_refuses_update
+CREATE TRIGGER statement_refuses_update BEFORE UPDATE ON statement
+BEGIN SELECT RAISE (ABORT, 'statements are append-only'); END;
 
 -- trigger version_is_immutable
 CREATE TRIGGER version_is_immutable

@@ -46,8 +46,8 @@ def home(tmp_path_factory):
             ],
         )
         connection.execute(
-            "INSERT INTO audit (at, actor, action, subject, from_stage, to_stage, detail)"
-            f" VALUES ('{NOW}', 'ada', 'adapter.promote', 'bot-0000@3', 'approved', 'live', '{{}}')"
+            "INSERT INTO audit (at, actor, action, subject, from_stage, to_stage, detail, digest)"
+            f" VALUES ('{NOW}', 'ada', 'adapter.promote', 'bot-0000@3', 'approved', 'live', '{{}}', '{digests[0]}')"
         )
     return home
 

@@ -39,6 +39,8 @@ def prepare(home, adapters, verb):
         if verb == "import":
             registry.add("bot", str(adapters / "1"), actor="ada")
             registry.export([BOT, Ref("bot", 2)], adapters / "bots.tar")
+        if verb == "revoke":
+            registry.promote(BOT, actor="ada", to=Stage.LIVE)
         if verb == "gc":
             registry.promote(BOT, actor="ada")
             registry.reject(BOT, actor="ada", reason="x")
@@ -48,6 +50,7 @@ def prepare(home, adapters, verb):
 def mend(registry):
     registry.fsck(repair=True, actor="ada")
     assert registry.fsck(repair=False, actor="ada").findings == ()
+    assert registry.identities.verify().problems == ()
 
 
 POINTS = [
@@ -58,7 +61,11 @@ POINTS = [
     ("add", "add.before_commit", False),
     ("add", "add.after_commit", True),
     ("promote", "promote.before_commit", False),
+    ("promote", "sign.before_root", False),
+    ("promote", "sign.after_root", False),
+    ("promote", "sign.after_commit", True),
     ("revoke", "lifecycle.before_commit", False),
+    ("revoke", "sign.after_commit", True),
     ("gc", "gc.after_commit", True),
     ("gc", "gc.after_remove", True),
     ("gc", "content.after_unlink", True),

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from loractl_registry._store import audit, statements
 from loractl_registry._store import database as database_module
+from loractl_registry._store.audit import NewEvent
 from loractl_registry._store.database import Database
-from loractl_registry._store.migrate import known_migrations, statements_of
+from loractl_registry._store.migrate import apply_migrations, known_migrations, statements_of
 from loractl_registry._store.schema import check_schema, migrated_schema, schema_text
-from loractl_registry.clock import utc_now
+from loractl_registry._store.statements import StoredStatement
+from loractl_registry.clock import from_text, utc_now
 from loractl_registry.home_errors import (
     DamagedDatabaseError,
     LockedError,
@@ -55,9 +58,12 @@ def put_base(connection, name="tiny"):
 
 
 def put_event(connection):
-    connection.execute(
-        "INSERT INTO audit (at, actor, action, subject, detail) VALUES (?, 'ada', 'adapter.add', 'bot@1', '{}')", (NOW,)
-    )
+    audit.append(connection, NewEvent("adapter.add", "bot@1", "ada", from_text(NOW)))
+
+
+def put_statement(connection, sequence=1):
+    digest = f"sha256:{sequence:064x}"
+    statements.append(connection, StoredStatement(sequence, digest, "promotion", "bot@1", b"{}"))
 
 
 def test_schema_is_the_golden_one(pytestconfig):
@@ -233,8 +239,13 @@ def test_one_database_serves_many_threads(database):
     [
         "UPDATE audit SET actor = 'eve'",
         "DELETE FROM audit",
-        f"INSERT OR REPLACE INTO audit (sequence, at, actor, action, subject, detail)"
-        f" VALUES (1, '{NOW}', 'eve', 'adapter.add', 'bot@1', '{{}}')",
+        f"INSERT OR REPLACE INTO audit (sequence, at, actor, action, subject, detail, digest)"
+        f" VALUES (1, '{NOW}', 'eve', 'adapter.add', 'bot@1', '{{}}', '{DIGEST}')",
+        "UPDATE statement SET envelope = '{}'",
+        "UPDATE statement SET sequence = 9",
+        "DELETE FROM statement",
+        f"INSERT OR REPLACE INTO statement VALUES (1, '{DIGEST}', 'promotion', 'bot@1', '{{}}')",
+        f"INSERT INTO statement VALUES (3, '{DIGEST}', 'promotion', 'bot@1', '{{}}')",
         "DELETE FROM version",
         "UPDATE version SET number = 7",
         "UPDATE version SET digest = 'sha256:' || lower(hex(randomblob(32)))",
@@ -258,6 +269,7 @@ def test_history_cannot_be_edited(database, statement):
         put_version(connection, 2, "revoked", digest=f"sha256:{'b' * 64}", base_id=1)
         put_version(connection, 3, digest=f"sha256:{'c' * 64}")
         put_event(connection)
+        put_statement(connection)
 
     with pytest.raises(StorageError), database.writing() as connection:
         connection.execute(statement)
@@ -323,3 +335,47 @@ def test_failed_migration_leaves_an_empty_database(path, monkeypatch):
 
     with Database.open(path, clock=utc_now, busy_timeout_s=0.05) as database, database.reading() as connection:
         assert check_schema(connection) == ()
+
+
+def test_audit_log_of_an_older_loractl_is_chained_and_numbered_on(path):
+    with sqlite3.connect(path, isolation_level=None) as connection:
+        apply_migrations(connection, known_migrations()[:1], NOW)
+        connection.executemany(
+            "INSERT INTO audit (at, actor, action, subject, detail) VALUES (?, 'ada', 'adapter.add', ?, '{}')",
+            [(NOW, f"bot@{number}") for number in range(1, 40)],
+        )
+    connection.close()
+
+    with Database.open(path, clock=utc_now, busy_timeout_s=0.05) as database:
+        with database.writing() as connection:
+            put_event(connection)
+        with database.reading() as connection:
+            assert check_schema(connection) == ()
+            assert list(audit.broken_links(connection)) == []
+            assert [event.sequence for event in audit.events(connection)] == list(range(1, 41))
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        pytest.param("UPDATE audit SET actor = 'eve' WHERE sequence = 2", "audit row 2", id="edited"),
+        pytest.param("DELETE FROM audit WHERE sequence = 2", "rows 2 to 2 are missing", id="deleted"),
+        pytest.param("DELETE FROM audit WHERE sequence = 4", "rows 4 to 4 are missing", id="cut-and-written-on"),
+        pytest.param(
+            "UPDATE audit SET sequence = CASE sequence WHEN 2 THEN 30 ELSE 20 END WHERE sequence IN (2, 3)",
+            "are missing",
+            id="reordered",
+        ),
+    ],
+)
+def test_audit_log_that_was_edited_by_hand_is_told(database, change, line):
+    with database.writing() as connection:
+        for _ in range(4):
+            put_event(connection)
+        for trigger in ("audit_refuses_update", "audit_refuses_delete", "audit_refuses_replace"):
+            connection.execute(f"DROP TRIGGER {trigger}")
+        connection.execute(change)
+        put_event(connection)
+
+    with database.reading() as connection:
+        assert any(line in told for told in audit.broken_links(connection))

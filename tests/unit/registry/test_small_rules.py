@@ -1,4 +1,4 @@
-"""Actors, reasons, times, policies and the choice of a base."""
+"""Actors, reasons, times and the choice of a base."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -6,19 +6,14 @@ from pathlib import Path
 import pytest
 
 import loractl_registry
-from loractl_registry import AdapterFacts, AdapterVersion, Base, ExpertLayout, Policy, Provenance, Stage, VersionRef
+from loractl_registry import Base
 from loractl_registry.actors import ActorError, ReasonError, parse_actor, parse_reason, require_reason
 from loractl_registry.binding import choose_base
 from loractl_registry.clock import from_text, to_text, utc_now
-from loractl_registry.policy import SOLO, Rung
 from loractl_registry.progress import SILENT
-from loractl_registry.refusals import BaseNotFoundError, PolicyDeniedError
+from loractl_registry.refusals import BaseNotFoundError
 
 NOW = datetime(2026, 1, 31, 9, 0, tzinfo=UTC)
-FACTS = AdapterFacts(4, 8.0, ("q_proj",), ExpertLayout.NONE, 2, "bfloat16", None)
-VERSION = AdapterVersion(
-    VersionRef("bot", 1), Stage.DRAFT, "sha256:0", Path("/s"), 1, None, None, FACTS, Provenance("/a"), NOW, "ada"
-)
 
 
 def base(name, source="/bases/x", path="/bases/x"):
@@ -70,24 +65,6 @@ def test_time_is_written_in_utc_and_read_back():
 def test_naive_time_is_refused():
     with pytest.raises(ValueError, match="no time zone"):
         to_text(datetime(2026, 1, 31, 9, 0))  # noqa: DTZ001
-
-
-@pytest.mark.parametrize("stage", [Stage.CANDIDATE, Stage.APPROVED, Stage.LIVE])
-def test_empty_policy_denies_and_solo_allows(stage):
-    SOLO.check(VERSION, stage, "ada")
-
-    with pytest.raises(PolicyDeniedError) as caught:
-        Policy().check(VERSION, stage, "ada")
-
-    assert caught.value.hint
-
-
-def test_rung_for_a_second_person_denies_the_uploader_alone():
-    policy = Policy({Stage.APPROVED: Rung(may_be_uploader=False)})
-
-    policy.check(VERSION, Stage.APPROVED, "grace")
-    with pytest.raises(PolicyDeniedError, match="ada added it"):
-        policy.check(VERSION, Stage.APPROVED, "ada")
 
 
 @pytest.mark.parametrize(

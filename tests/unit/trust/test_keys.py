@@ -256,7 +256,7 @@ def test_encrypted_key_needs_a_passphrase():
     with pytest.raises(PassphraseNeededError) as caught:
         parse_key(ENCRYPTED, source="key")
 
-    assert caught.value.hint == "set LORACTL_KEY_PASSPHRASE"
+    assert caught.value.hint == "set LORACTL_IDENTITY_PASSPHRASE"
 
 
 @pytest.mark.parametrize("wrong", ["", "Correct horse battery staple", SECRET + " ", "\0"])
@@ -281,10 +281,10 @@ def test_unusable_passphrase_is_refused_before_anything_is_written(path, bad):
 
 
 def test_passphrase_comes_from_the_environment():
-    assert passphrase_from({"LORACTL_KEY_PASSPHRASE": SECRET})() == SECRET
+    assert passphrase_from({"LORACTL_IDENTITY_PASSPHRASE": SECRET})() == SECRET
     assert passphrase_from({"OTHER": SECRET}, "OTHER")() == SECRET
     assert passphrase_from({}) is None
-    assert passphrase_from({"LORACTL_KEY_PASSPHRASE": ""}) is None
+    assert passphrase_from({"LORACTL_IDENTITY_PASSPHRASE": ""}) is None
 
 
 def test_no_secret_is_in_a_message_or_a_repr():

@@ -1,0 +1,1 @@
+"""What is measured and remembered about requests: metrics, records, usage, dashboards."""

@@ -1,0 +1,42 @@
+"""Signing for what a home held before anything was signed in it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from loractl_registry._store import versions
+from loractl_registry.ledger.pen import Pen
+from loractl_registry.ledger.writing import Rung, sign_promotion, sign_step
+from loractl_registry.records import AdapterVersion
+from loractl_registry.stages import LADDER, Stage, Verb
+from loractl_registry.trust import BaseRef
+
+REASON = "it was there before statements were signed"
+
+
+def adopt(pen: Pen) -> None:
+    """Sign for every version where it stands by its row; the first identity vouches for what it finds."""
+    for version in versions.select(pen.connection, pen.context.path_of):
+        if version.stage is Stage.REVOKED:
+            sign_step(pen, version, Verb.REVOKE, Stage.DRAFT, Stage.REVOKED, reason=REASON)
+        elif version.base is not None and version.base_digest is not None:
+            _adopt(pen, version, BaseRef(name=version.base, digest=version.base_digest))
+
+
+def _adopt(pen: Pen, version: AdapterVersion, base: BaseRef) -> None:
+    match version.stage:
+        case Stage.REJECTED:
+            _climb(pen, version, base, Stage.CANDIDATE)
+            sign_step(pen, version, Verb.REJECT, Stage.CANDIDATE, Stage.REJECTED, reason=REASON)
+        case Stage.RETIRED:
+            _climb(pen, version, base, Stage.APPROVED)
+            sign_step(pen, version, Verb.RETIRE, Stage.APPROVED, Stage.RETIRED, reason=REASON)
+        case _:
+            _climb(pen, version, base, version.stage)
+
+
+def _climb(pen: Pen, version: AdapterVersion, base: BaseRef, to: Stage) -> None:
+    reached = LADDER[: LADDER.index(to) + 1]
+    for before, after in pairwise(reached):
+        rung = Rung(version, base, before, after)
+        sign_promotion(pen, rung, pen.policy.digest, decision=None, approvals=(), reason=REASON)

@@ -1,0 +1,186 @@
+"""A write transaction that also signs: each statement commits together with the change that it is about."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import cached_property
+from typing import TypedDict
+
+from loractl_registry._context import Context
+from loractl_registry._faults import reach
+from loractl_registry._store import audit, statements
+from loractl_registry._store.audit import NewEvent
+from loractl_registry._store.statements import StoredStatement
+from loractl_registry.ledger.chains import (
+    Seen,
+    checked_chain,
+    checkpoint_of,
+    read_checkpoint,
+    witness_of,
+    write_checkpoint,
+)
+from loractl_registry.ledger.identities import ALL_ROLES, Acting, acting_identity, new_key
+from loractl_registry.ledger.judging import Judge, home_policy
+from loractl_registry.ledger.standing import Standing, Standings, standings_of
+from loractl_registry.policies import Policy
+from loractl_registry.refs import VersionRef
+from loractl_registry.trust import (
+    Chain,
+    IdentityChange,
+    IdentityKey,
+    IdentityStatement,
+    IdentityVerb,
+    Role,
+    Signer,
+    Statement,
+    home_id,
+    identity_subject,
+    sign_statement,
+    to_the_second,
+    verify_chain,
+)
+
+
+class Place(TypedDict):
+    """What every predicate says of its place in the chain."""
+
+    home: str
+    sequence: int
+    previous: str | None
+    at: datetime
+    signer: Signer
+
+
+class Pen:
+    """Signs inside one write transaction, and remembers the chain as that transaction leaves it."""
+
+    def __init__(
+        self, context: Context, connection: sqlite3.Connection, chain: Chain | None, seen: Seen, actor: str
+    ) -> None:
+        self.context, self.connection, self.chain, self.actor = context, connection, chain, actor
+        self.at = context.clock()
+        self._seen = seen
+        self._signed = 0
+        self._folded: tuple[Chain | None, Standings] | None = None
+
+    @cached_property
+    def policy(self) -> Policy:
+        """The policy of the home."""
+        return home_policy(self.context)
+
+    @cached_property
+    def acting(self) -> Acting:
+        """Who signs."""
+        return acting_identity(self.context, self.chain, self.policy, actor=self.actor)
+
+    @property
+    def judge(self) -> Judge:
+        """Who is judged by which policy."""
+        return Judge(self.policy, self.acting.name, self.acting.roles)
+
+    @property
+    def standings(self) -> Standings:
+        """Where every version stands by what was signed so far."""
+        if self._folded is None or self._folded[0] is not self.chain:
+            self._folded = (self.chain, standings_of(self.chain))
+        return self._folded[1]
+
+    @property
+    def signing_key(self) -> IdentityKey | None:
+        """The key that has signed in this transaction, None while nothing is signed."""
+        return self.acting.key if self._signed else None
+
+    def standing(self, ref: VersionRef, digest: str) -> Standing:
+        """Return where `ref` stands; without a statement, as a draft of that content."""
+        return self.standings.get(ref) or Standing(digest)
+
+    def place(self) -> Place:
+        """Return what the next statement says of its place; the first one begins the chain with an identity."""
+        if self.chain is None:
+            self.begin(self.acting.name, self.acting.key)
+        key, chain = self.acting.key, self.chain
+        assert key is not None and chain is not None  # noqa: S101, PT018  # `begin` made both
+        last = chain.statements[-1].statement.predicate
+        return Place(
+            home=chain.trust.home,
+            sequence=chain.sequence + 1,
+            previous=chain.head,
+            # A clock that was set back must not date a statement before the one that it follows.
+            at=max(to_the_second(self.at), last.at),
+            signer=Signer(identity=self.acting.name, key_id=key.public.key_id),
+        )
+
+    def sign(self, statement: Statement, kind: str) -> str:
+        """Sign `statement`, verify it as every reader will, and write it down; return its digest.
+
+        Raises:
+            TrustError: The one who acts may not say it.
+        """
+        key = self.acting.key
+        assert key is not None  # noqa: S101  # `place` was asked before
+        self._write(sign_statement(statement, key), statement, kind)
+        return self._head()
+
+    def begin(self, name: str, key: IdentityKey | None) -> None:
+        """Begin the chain: an identity with all roles that vouches for itself."""
+        key = key or new_key(self.context, name, passphrase=self.context.signing.passphrase)
+        reach("sign.before_root")
+        nonce = secrets.token_hex(16)
+        change = IdentityChange(
+            home=home_id(key.public.key_id, nonce),
+            sequence=1,
+            previous=None,
+            at=to_the_second(self.at),
+            signer=Signer(identity=name, key_id=key.public.key_id),
+            verb=IdentityVerb.CREATE,
+            roles=tuple(Role),
+            public_key=key.public.pem,
+            nonce=nonce,
+        )
+        root = IdentityStatement(subject=identity_subject(name, key.public.key_id), predicate=change)
+        self.acting = Acting(name, ALL_ROLES, key)
+        self._write(sign_statement(root, key), root, "identity")
+        root_alone = self.chain
+        assert root_alone is not None  # noqa: S101  # it was just begun
+        detail = {"statement": self._head(), "key_id": key.public.key_id, "roles": sorted(Role)}
+        audit.append(self.connection, NewEvent("identity.create", name, self.actor, self.at, detail=detail))
+        if self._seen.envelope is None:
+            from loractl_registry.ledger.adopting import adopt  # it needs a pen
+
+            adopt(self)
+        # Before the commit, so that a chain is never without a checkpoint: killed in between, it is ahead of nothing.
+        witness_of(self.context).write(checkpoint_of(self.context, root_alone, name, key))
+        reach("sign.after_root")
+
+    def _write(self, envelope: bytes, statement: Statement, kind: str) -> None:
+        self.chain = verify_chain([envelope], now=self.at, after=self.chain)
+        subject = statement.subject[0].name
+        stored = StoredStatement(self.chain.sequence, self.chain.head, kind, subject, envelope)
+        statements.append(self.connection, stored)
+        self._signed += 1
+
+    def _head(self) -> str:
+        assert self.chain is not None  # noqa: S101  # something was just written
+        return self.chain.head
+
+
+@contextmanager
+def signed_writing(context: Context, *, actor: str) -> Generator[Pen]:
+    """Hold the one write transaction, with a pen; after the commit, write the checkpoint.
+
+    Raises:
+        TrustError: The chain or its checkpoint is not what was signed; nothing may build on it.
+    """
+    seen = read_checkpoint(context)
+    with context.database.writing() as connection:
+        pen = Pen(context, connection, checked_chain(context, connection, seen), seen, actor)
+        yield pen
+        key = pen.signing_key
+    if key is not None:
+        context.verified.chain = pen.chain
+        reach("sign.after_commit")
+        write_checkpoint(context, key)

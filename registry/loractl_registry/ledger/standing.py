@@ -1,0 +1,153 @@
+"""What the chain says of each version: a fold over its statements, and whether a row agrees with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from loractl_registry.records import AdapterVersion
+from loractl_registry.refs import VersionRef
+from loractl_registry.stages import Stage
+from loractl_registry.trust import (
+    ApprovalStatement,
+    BreakGlassStatement,
+    Chain,
+    IdentityStatement,
+    PromotionStatement,
+    RevocationStatement,
+    StepDownStatement,
+    VerifiedStatement,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SignedApproval:
+    """An approval that still stands.
+
+    Attributes:
+        to: The rung that it is for.
+        statement: Digest of the statement.
+    """
+
+    identity: str
+    key_id: str
+    at: datetime
+    to: Stage
+    reason: str | None
+    expires: datetime | None
+    base_digest: str
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """Where a version stands by what was signed.
+
+    Attributes:
+        base: Name and digest of the base that it was promoted on, None before the first promotion.
+        approved_until, live_until: When the rung ceases to count; None for never.
+        sequence, signer: Of the statement that moved it last.
+        approvals: Those given since the version last left the servable stages.
+    """
+
+    digest: str
+    stage: Stage = Stage.DRAFT
+    base: tuple[str, str] | None = None
+    approved_until: datetime | None = None
+    live_until: datetime | None = None
+    sequence: int = 0
+    signer: str = ""
+    approvals: tuple[SignedApproval, ...] = ()
+
+    @property
+    def expires(self) -> datetime | None:
+        """When it ceases to be servable, None for never."""
+        ends = [self.approved_until, self.live_until if self.stage is Stage.LIVE else None]
+        return min((end for end in ends if end is not None), default=None)
+
+
+Standings = Mapping[VersionRef, Standing]
+
+
+def standings_of(chain: Chain | None) -> Standings:
+    """Return where every version stands that a statement is about.
+
+    A statement that does not go on from where the version stood, or that is about other bytes or another base under the
+    same ref, moves nothing: who may sign one rung could otherwise skip those that others must sign.
+    """
+    standings: dict[VersionRef, Standing] = {}
+    for verified in () if chain is None else chain.statements:
+        statement = verified.statement
+        if isinstance(statement, IdentityStatement):
+            continue
+        before = standings.get(statement.ref) or Standing(statement.content_digest)
+        after = _after(before, verified)
+        if after is not None:
+            standings[statement.ref] = after
+    return standings
+
+
+def revoked_digests(standings: Standings) -> Mapping[str, VersionRef]:
+    """Return the contents that were revoked, and under which ref."""
+    return {standing.digest: ref for ref, standing in standings.items() if standing.stage is Stage.REVOKED}
+
+
+def objection_to(version: AdapterVersion, standings: Standings) -> str | None:
+    """Return why the row of `version` is not what was signed, None if it is."""
+    standing = standings.get(version.ref)
+    if standing is None:
+        if version.stage is Stage.DRAFT:
+            return None
+        return f"the database says {version.stage}, and no signed statement is about it"
+    if standing.digest != version.digest:
+        return f"the database says content {version.digest[:19]}, and the signed statements say {standing.digest[:19]}"
+    if standing.stage is not version.stage:
+        return f"the database says {version.stage}, and the signed statements say {standing.stage}"
+    if standing.base is not None and standing.base != (version.base, version.base_digest):
+        held, signed = version.base_digest or "none", standing.base[1]
+        return f"the database says base {held[:19]}, and the signed statements say {signed[:19]}"
+    return None
+
+
+def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
+    """Return where a version stands after a statement, None where that moves nothing."""
+    statement = verified.statement
+    if isinstance(statement, IdentityStatement) or statement.content_digest != before.digest:
+        return None
+    signed = replace(before, sequence=statement.predicate.sequence, signer=statement.predicate.signer.identity)
+    if isinstance(statement, RevocationStatement):
+        return replace(signed, stage=Stage.REVOKED)
+    if statement.predicate.from_stage is not before.stage:
+        return None
+    if isinstance(statement, StepDownStatement):
+        to = statement.predicate.to_stage
+        return replace(signed, stage=to, approvals=before.approvals if to.is_servable else ())
+    base = (statement.predicate.base.name, statement.predicate.base.digest)
+    if before.base not in (None, base):
+        return None
+    if isinstance(statement, ApprovalStatement):
+        return replace(before, approvals=(*before.approvals, _approval(statement, verified.digest)))
+    return _raised(signed, statement, base)
+
+
+def _raised(signed: Standing, statement: PromotionStatement | BreakGlassStatement, base: tuple[str, str]) -> Standing:
+    to, end = statement.predicate.to_stage, statement.predicate.expires
+    raised = replace(signed, stage=to, base=base)
+    if isinstance(statement, BreakGlassStatement):
+        return replace(raised, approved_until=end, live_until=end)
+    return replace(raised, live_until=end) if to is Stage.LIVE else replace(raised, approved_until=end, live_until=None)
+
+
+def _approval(statement: ApprovalStatement, digest: str) -> SignedApproval:
+    said = statement.predicate
+    return SignedApproval(
+        identity=said.signer.identity,
+        key_id=said.signer.key_id,
+        at=said.at,
+        to=said.to_stage,
+        reason=said.reason,
+        expires=said.expires,
+        base_digest=said.base.digest,
+        statement=digest,
+    )

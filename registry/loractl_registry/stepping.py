@@ -1,0 +1,134 @@
+"""One write transaction that moves versions: each move is a row, a signed statement and an audit event."""
+
+from __future__ import annotations
+
+from loractl_registry._faults import reach
+from loractl_registry._store import audit, bases, versions
+from loractl_registry._store.audit import NewEvent
+from loractl_registry.climbing import Evidence
+from loractl_registry.ledger.errors import DisagreementError, StandingExpiredError
+from loractl_registry.ledger.judging import approval_facts, standing_approvals
+from loractl_registry.ledger.pen import Pen
+from loractl_registry.ledger.standing import objection_to, revoked_digests
+from loractl_registry.ledger.writing import Rung, sign_promotion, sign_step
+from loractl_registry.outcomes import Promotion
+from loractl_registry.reading import get_version
+from loractl_registry.records import AdapterVersion
+from loractl_registry.refs import VersionRef
+from loractl_registry.refusals import RevokedBytesError
+from loractl_registry.stages import Stage, Verb
+from loractl_registry.trust import BaseRef
+
+PROMOTE = "adapter.promote"
+
+
+class Step:
+    """Moves versions inside one signed transaction."""
+
+    def __init__(self, pen: Pen, reason: str | None) -> None:
+        self._pen, self._connection, self._context = pen, pen.connection, pen.context
+        self._reason = reason
+
+    def climb(self, seen: AdapterVersion, evidence: Evidence) -> Promotion:
+        """Enter every rung of `evidence`, in order."""
+        self.require_sound(seen)
+        if evidence.binds:
+            self._bind(seen, evidence.base)
+        stage, replaced = seen.stage, None
+        for rung in evidence.rungs:
+            if rung is Stage.LIVE:
+                replaced = self.make_way(seen.ref)
+            found = {"preflight": str(evidence.preflight)} if rung is Stage.CANDIDATE else {}
+            self.up(seen, evidence, stage, rung, action=PROMOTE, **found)
+            stage = rung
+        reach("promote.before_commit")
+        return Promotion(self.read(seen.ref), seen.stage, evidence.rungs, replaced, evidence.preflight)
+
+    def up(
+        self, version: AdapterVersion, evidence: Evidence, before: Stage, after: Stage, *, action: str, **detail: object
+    ) -> None:
+        """Enter one rung, if the policy allows it to the one who signs."""
+        pen, base = self._pen, evidence.base.base
+        place = pen.place()
+        counted = standing_approvals(pen.chain, pen.standing(version.ref, version.digest), pen.at)
+        facts = approval_facts(pen.chain, counted)
+        decision = pen.judge.require(version, base, after, approvals=facts, now=pen.at)
+        statement = sign_promotion(
+            pen,
+            Rung(version, BaseRef(name=base.name, digest=base.digest), before, after),
+            decision.policy_digest,
+            decision=decision,
+            approvals=tuple(one.statement for one in counted),
+            reason=self._reason,
+        )
+        signed = {"statement": statement, "policy": decision.policy_digest, "decision": decision.digest}
+        self._enter(version, before, after, action=action, signer=place["signer"].identity, **signed, **detail)
+
+    def down(
+        self, version: AdapterVersion, verb: Verb, after: Stage, *, action: str, reason: str, **detail: object
+    ) -> None:
+        """Go down or out.
+
+        Raises:
+            DisagreementError: The row is not what was signed. Revoking is always possible.
+        """
+        pen = self._pen
+        place = pen.place()
+        objection = objection_to(version, pen.standings)
+        if objection is not None and verb is not Verb.REVOKE:
+            raise DisagreementError(version.ref, objection)
+        before = version.stage if objection is None else pen.standing(version.ref, version.digest).stage
+        if before is not Stage.REVOKED:
+            detail["statement"] = sign_step(pen, version, verb, before, after, reason=reason)
+        self._enter(version, version.stage, after, action=action, signer=place["signer"].identity, **detail)
+
+    def make_way(self, successor: VersionRef) -> VersionRef | None:
+        """Demote what is live now to approved; a row that only says so goes back to where the statements have it."""
+        live = versions.find_live(self._connection, self._context.path_of, successor.name)
+        if live is None:
+            return None
+        pen, replaced_by, demote = self._pen, str(successor), "adapter.demote"
+        pen.place()
+        signed = pen.standing(live.ref, live.digest).stage
+        if signed is Stage.LIVE:
+            why = self._reason or f"replaced by {successor}"
+            self.down(live, Verb.DEMOTE, Stage.APPROVED, action=demote, reason=why, replaced_by=replaced_by)
+            return live.ref
+        self._enter(live, Stage.LIVE, signed, action=demote, replaced_by=replaced_by, was_unsigned=True)
+        return None
+
+    def require_sound(self, version: AdapterVersion) -> None:
+        """Return if a climb may build on what the row says.
+
+        Raises:
+            DisagreementError: The row is not what was signed.
+            StandingExpiredError: It is approved, and no longer.
+            RevokedBytesError: The same bytes were revoked, by a row or by a statement.
+        """
+        self._pen.place()  # it begins the chain where nothing was signed yet
+        if (objection := objection_to(version, self._pen.standings)) is not None:
+            raise DisagreementError(version.ref, objection)
+        end = self._pen.standing(version.ref, version.digest).approved_until
+        if version.stage is Stage.APPROVED and end is not None and self._pen.at >= end:
+            raise StandingExpiredError(version.ref, end)
+        by_row = versions.refs_of(self._connection, version.digest, stages=(Stage.REVOKED,))
+        signed = revoked_digests(self._pen.standings).get(version.digest)
+        if by_row or signed is not None:
+            raise RevokedBytesError(version.ref, by_row[0] if by_row else signed or version.ref)
+
+    def read(self, ref: VersionRef) -> AdapterVersion:
+        """Return the version as this transaction leaves it."""
+        return get_version(self._context, ref)
+
+    def _enter(self, version: AdapterVersion, before: Stage, after: Stage, *, action: str, **detail: object) -> None:
+        """Move the row and write it down."""
+        versions.set_stage(self._connection, version.ref, after)
+        pen = self._pen
+        event = NewEvent(action, str(version.ref), pen.actor, pen.at, before, after, self._reason, detail)
+        audit.append(self._connection, event)
+
+    def _bind(self, version: AdapterVersion, base: bases.StoredBase) -> None:
+        versions.bind_base(self._connection, version.ref, base.row_id)
+        detail = {"base": base.base.name, "base_digest": base.base.digest}
+        event = NewEvent("adapter.bind", str(version.ref), self._pen.actor, self._pen.at, detail=detail)
+        audit.append(self._connection, event)
