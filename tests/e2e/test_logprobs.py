@@ -94,10 +94,10 @@ def test_evicting_ends_running_answers_and_empties_the_engine(world: World):
                 lines.append(line)
                 began.set()
 
+    before = set(world.engine.port("loaded").json())
     running = threading.Thread(target=stream)
     running.start()
-    assert began.wait(30)
-    before = set(world.engine.port("loaded").json())
+    assert began.wait(30)  # and nothing between this and the eviction: the answer may take less than a second
 
     evicted = world.engine.port("evict", ref=name)
     running.join(30)
