@@ -47,10 +47,11 @@ class SpanSender:
     def __init__(self, endpoint: str, *, service: str = "loractl", max_waiting: int = 2048) -> None:
         self._api, self._sdk = _import("opentelemetry.trace"), _import("opentelemetry.sdk.trace")
         exporting = _import("opentelemetry.sdk.trace.export")
-        exporter = _import("opentelemetry.exporter.otlp.proto.http.trace_exporter").OTLPSpanExporter(endpoint=endpoint)
+        otlp = _import("opentelemetry.exporter.otlp.proto.http.trace_exporter")
+        self._exporter = otlp.OTLPSpanExporter(endpoint=endpoint)
         self._resource = _import("opentelemetry.sdk.resources").Resource.create({"service.name": service})
         self._batches = exporting.BatchSpanProcessor(
-            exporter, max_queue_size=max_waiting, max_export_batch_size=min(512, max_waiting)
+            self._exporter, max_queue_size=max_waiting, max_export_batch_size=min(512, max_waiting)
         )
 
     def send(self, span: Span) -> None:
@@ -78,6 +79,8 @@ class SpanSender:
         closing = threading.Thread(target=self._batches.shutdown, daemon=True)
         closing.start()
         closing.join(timeout_s)
+        if closing.is_alive():
+            self._exporter.shutdown()  # a collector that does not answer is not tried again
 
     def _context(self, context: TraceContext, *, is_remote: bool) -> object:
         return self._api.SpanContext(

@@ -299,13 +299,15 @@ def test_sigterm_finishes_running_requests_and_leaves_nothing(base: Path, tmp_pa
         url = server.wait_ready()["url"]
         children = descendants(server.pid)
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-        stream = client.completions.create(
-            model=BASE, prompt="hello", stream=True, max_tokens=300, extra_body={"ignore_eos": True}
-        )
-        next(iter(stream))
+        with httpx.Client(base_url=url) as watcher:  # made and connected before, so that it does not miss the drain
+            assert watcher.get("/health").status_code == 200
+            stream = client.completions.create(
+                model=BASE, prompt="hello", stream=True, max_tokens=1500, extra_body={"ignore_eos": True}
+            )
+            next(iter(stream))
 
-        server.send(signal.SIGTERM)
-        assert eventually(lambda: httpx.get(f"{url}/health").status_code == 503)
+            server.send(signal.SIGTERM)
+            assert eventually(lambda: watcher.get("/health").status_code == 503)
         reasons = [chunk.choices[0].finish_reason for chunk in stream]
 
         assert reasons[-1] == "length"

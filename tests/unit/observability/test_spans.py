@@ -54,6 +54,10 @@ def spans_of(bodies):
     ]
 
 
+def threads_of_sender():
+    return [one for one in threading.enumerate() if one.name.startswith("Otel")]
+
+
 def test_span_arrives_with_its_ids_times_and_attributes(collector):
     endpoint, received = collector
     sender = SpanSender(endpoint)
@@ -86,6 +90,9 @@ def test_collector_that_is_down_makes_nobody_wait():
     sender.close(timeout_s=0.1)
 
     assert time.perf_counter() - begun < 2.0
+    while (senders := threads_of_sender()) and time.perf_counter() - begun < 10:
+        senders[0].join(0.1)
+    assert not senders
 
 
 def test_opentelemetry_is_not_imported_without_an_endpoint():
