@@ -26,3 +26,15 @@ class RecordsUnreadableError(ObservabilityError):
             hint=f"if it stays so, remove {path}; a running server begins a new one",
         )
         self.path = path
+
+
+class StateUnreadableError(ObservabilityError):
+    """What a server answered is no document of its live state."""
+
+    code = "observability.state_unreadable"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"cannot read the server's live state: {why}",
+            hint="restart the server with the version of loractl that asks for it",
+        )
