@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias, cast
 
 from loractl.engine.errors import EngineRefusedError
-from loractl.engine.ports import EngineAdapter
+from loractl.engine.ports import EngineAdapter, EngineRoom, TokenCounts
 from loractl_registry import VersionRef
 
 Message: TypeAlias = MutableMapping[str, object]
@@ -47,7 +47,9 @@ class FakeEngine:
         refuses: Refs that it will not load, with what it says.
         clings_to: Refs that it will not let go of.
         is_up: Whether it can answer.
+        max_num_seqs: Requests that it says it can work on at once.
         calls: Every ``admit`` and ``evict`` in order, as it began.
+        counts: What it has done for each request that it is working on.
     """
 
     base: str = "base"
@@ -58,7 +60,9 @@ class FakeEngine:
     refuses: dict[VersionRef, str] = field(default_factory=dict[VersionRef, str])
     clings_to: set[VersionRef] = field(default_factory=set[VersionRef])
     is_up: bool = True
+    max_num_seqs: int = 256
     calls: list[tuple[str, VersionRef]] = field(default_factory=list[tuple[str, VersionRef]])
+    counts: dict[str, TokenCounts] = field(default_factory=dict[str, TokenCounts])
     _names: dict[str, EngineAdapter] = field(default_factory=dict[str, EngineAdapter])
     _loaded: set[VersionRef] = field(default_factory=set[VersionRef])
     _running: set[_Running] = field(default_factory=set[_Running])
@@ -96,6 +100,14 @@ class FakeEngine:
         """Whether it is up."""
         return self.is_up
 
+    def room(self) -> EngineRoom:
+        """Return what it was told to say."""
+        return EngineRoom(self.max_num_seqs)
+
+    def counts_of(self, request_id: str) -> TokenCounts | None:
+        """Return what it has written for a request so far; a prompt of a fake has as many tokens as words."""
+        return self.counts.get(request_id)
+
     def loaded(self) -> frozenset[VersionRef]:
         """Return the refs whose weights are in memory, named or not."""
         return frozenset(self._loaded)
@@ -126,6 +138,29 @@ class FakeEngine:
         finally:
             if running:
                 self._running.discard(running)
+
+
+@dataclass(slots=True)
+class Asked:
+    """One request as the fake server works on it."""
+
+    path: str
+    model: str
+    request_id: str
+    input_tokens: int
+    num_tokens: int
+    says_usage: bool
+    output_tokens: int = 0
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """What an answer says of its tokens."""
+        total = self.input_tokens + self.output_tokens
+        return {
+            "prompt_tokens": self.input_tokens,
+            "total_tokens": total,
+            "completion_tokens": self.output_tokens,
+        }
 
 
 @dataclass(eq=False)
@@ -159,11 +194,13 @@ class FakeServer:
             pairs = cast("list[tuple[bytes, bytes]]", scope["headers"])
             self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
         if method == "POST" and path in ("/v1/completions", "/v1/chat/completions", "/v1/responses"):
-            await self._generate(path, await _read(receive), receive, send)
+            await self._generate(scope, await _read(receive), receive, send)
         else:
             await _send_whole(send, 200, b'"reached the engine"')
 
-    async def _generate(self, path: str, raw: bytes, receive: Receive, send: Send) -> None:
+    async def _generate(self, scope: Message, raw: bytes, receive: Receive, send: Send) -> None:
+        path, headers = str(scope["path"]), dict(cast("list[tuple[bytes, bytes]]", scope["headers"]))
+        request_id = headers.get(b"x-request-id", b"").decode()
         body = cast("dict[str, object]", json.loads(raw))
         if self.is_recording:
             self.bodies.append(body)
@@ -172,9 +209,16 @@ class FakeServer:
             await _send_whole(send, 404, b'{"error":{"message":"the engine does not know the model"}}')
             return
         limit = body.get("max_tokens") or body.get("max_completion_tokens")
+        asked = Asked(
+            path=path,
+            model=model,
+            request_id=request_id,
+            input_tokens=len(str(body.get("prompt") or body.get("messages") or "").split()),
+            num_tokens=limit if isinstance(limit, int) else _DEFAULT_TOKENS,
+            says_usage=bool(_mapping(body.get("stream_options")).get("include_usage")),
+        )
         answer = self._stream if body.get("stream") else self._whole
-        num_tokens = limit if isinstance(limit, int) else _DEFAULT_TOKENS
-        work = asyncio.ensure_future(answer(path, model, num_tokens, send))
+        work = asyncio.ensure_future(answer(asked, send))
         gone = asyncio.ensure_future(_until_gone(receive))
         await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
         for task in (work, gone):
@@ -183,31 +227,49 @@ class FakeServer:
         if isinstance(results[0], Exception):
             raise results[0]
 
-    async def _stream(self, path: str, model: str, num_tokens: int, send: Send) -> None:
+    async def _stream(self, asked: Asked, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream; charset=utf-8")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async with aclosing(self.engine.generate(model, num_tokens=num_tokens)) as tokens:
+        async with aclosing(self._tokens(asked)) as tokens:
             async for token in tokens:
-                event = b"data: " + _chunk(path, model, token, is_delta=True) + b"\n\n"
+                event = b"data: " + _chunk(asked, token, is_delta=True) + b"\n\n"
                 await send({"type": "http.response.body", "body": event, "more_body": True})
+        if asked.says_usage:
+            usage = {"id": "fake-1", "model": asked.model, "choices": [], "usage": asked.usage}
+            event = b"data: " + json.dumps(usage, separators=(",", ":")).encode() + b"\n\n"
+            await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
 
-    async def _whole(self, path: str, model: str, num_tokens: int, send: Send) -> None:
-        async with aclosing(self.engine.generate(model, num_tokens=num_tokens)) as stream:
+    async def _whole(self, asked: Asked, send: Send) -> None:
+        async with aclosing(self._tokens(asked)) as stream:
             tokens = [token async for token in stream]
         whole = Token("".join(token.text for token in tokens), tokens[-1].finish_reason)
-        await _send_whole(send, 200, _chunk(path, model, whole, is_delta=False))
+        await _send_whole(send, 200, _chunk(asked, whole, is_delta=False))
+
+    async def _tokens(self, asked: Asked) -> AsyncGenerator[Token]:
+        counts = self.engine.counts
+        counts[asked.request_id] = TokenCounts(asked.input_tokens, 0)
+        try:
+            async with aclosing(self.engine.generate(asked.model, num_tokens=asked.num_tokens)) as tokens:
+                async for token in tokens:
+                    asked.output_tokens += bool(token.text)
+                    counts[asked.request_id] = TokenCounts(asked.input_tokens, asked.output_tokens)
+                    yield token
+        finally:
+            del counts[asked.request_id]
 
 
-def _chunk(path: str, model: str, token: Token, *, is_delta: bool) -> bytes:
+def _chunk(asked: Asked, token: Token, *, is_delta: bool) -> bytes:
     choice: dict[str, object] = {"index": 0, "finish_reason": token.finish_reason}
     kind = "text_completion"
-    if path == "/v1/chat/completions":
+    if asked.path == "/v1/chat/completions":
         choice["delta" if is_delta else "message"] = {"role": "assistant", "content": token.text}
         kind = "chat.completion.chunk" if is_delta else "chat.completion"
     else:
         choice["text"] = token.text
-    answer = {"id": "fake-1", "object": kind, "created": 0, "model": model, "choices": [choice]}
+    answer: dict[str, object] = {"id": "fake-1", "object": kind, "created": 0, "model": asked.model, "choices": [choice]}
+    if not is_delta:
+        answer["usage"] = asked.usage
     return json.dumps(answer, separators=(",", ":")).encode()
 
 
@@ -235,3 +297,7 @@ async def _send_whole(send: Send, status: int, body: bytes) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else {}

@@ -22,6 +22,27 @@ class EngineAdapter:
     is_fused: bool
 
 
+@dataclass(frozen=True, slots=True)
+class EngineRoom:
+    """How much an engine can do at once.
+
+    Attributes:
+        max_num_seqs: Requests that one batch takes.
+        kv_use: Share of the KV cache in use, 0 to 1.
+    """
+
+    max_num_seqs: int
+    kv_use: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """What an engine has read and written for one request so far."""
+
+    input_tokens: int
+    output_tokens: int
+
+
 class EnginePort(Protocol):
     """A running engine, seen from the event loop that serves requests."""
 
@@ -49,4 +70,12 @@ class EnginePort(Protocol):
 
     async def is_healthy(self) -> bool:
         """Whether the engine can answer."""
+        ...
+
+    def room(self) -> EngineRoom:
+        """Return how much it can do at once. Quick, and never raises."""
+        ...
+
+    def counts_of(self, request_id: str) -> TokenCounts | None:
+        """Return what it has done for a request that it is working on, by the id in the header ``x-request-id``."""
         ...

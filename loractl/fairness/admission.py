@@ -122,6 +122,11 @@ class AdmissionController:
         return self._residency.in_flight
 
     @property
+    def adapters_held(self) -> tuple[str, ...]:
+        """The adapters that the engine holds in its slots, as far as admission can know."""
+        return self._residency.held()
+
+    @property
     def tenants_known(self) -> int:
         """How many tenants anything is kept of."""
         return len(self._ledger)

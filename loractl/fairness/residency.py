@@ -82,6 +82,10 @@ class Residency:
         """Yield the adapters that are loaded and have nothing in flight."""
         return iter(self._loaded)
 
+    def held(self) -> tuple[str, ...]:
+        """Return the adapters in slots: those in flight, then those that are loaded."""
+        return (*self._busy, *self._loaded)
+
     def want(self, adapter: str, now: float) -> None:
         """Note that a request for `adapter` waits."""
         if adapter not in self._busy:

@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import logging
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
-from loractl.gateway.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, header_values, headers_of, send_answer
+from loractl.gateway.amounts import hold_to_bounds
+from loractl.gateway.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, headers_of, send_answer
 from loractl.gateway.bodies import BodyLimits, ClientGoneError, model_of, parse_request, read_body, render_request
+from loractl.gateway.callers import Caller
+from loractl.gateway.controls import Controls
 from loractl.gateway.errors import (
     OK_STATUS,
     UNHEALTHY_STATUS,
     GatewayError,
     InternalError,
     ModelNotFoundError,
-    UnauthorizedError,
     answer_error,
     refuse_websocket,
 )
+from loractl.gateway.exchange import Exchange
 from loractl.gateway.fields import check_fields
+from loractl.gateway.flights import Flight
 from loractl.gateway.forwarding import forward_revocable, replay, rewritten
+from loractl.gateway.live import LiveState
+from loractl.gateway.meter import Meter, ask_for_usage
 from loractl.gateway.reconciler import Reconciler
 from loractl.gateway.routes import Route, match_route
+from loractl.gateway.scrape import answer_metrics
 from loractl.gateway.table import Target
+from loractl.gateway.turns import turn_of
+from loractl.observability.outcomes import Outcome
 
 _logger = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = b"x-loractl-request-id"
+_NOT_KEPT: Headers = ((b"cache-control", b"no-store"),)
 # Files that change again and again while they are being hashed are not going to be served.
 _RECHECKS = 3
 
@@ -41,11 +50,11 @@ class GatewaySettings:
 
     Attributes:
         body: Bounds of request bodies.
-        api_keys: Keys of which ``/v1`` wants one; none means that everybody who can connect may ask.
+        queue_timeout_s: Longest wait for a turn at the engine; None waits without end.
     """
 
     body: BodyLimits = field(default_factory=BodyLimits)
-    api_keys: frozenset[str] = frozenset()
+    queue_timeout_s: float | None = 60.0
 
 
 class Gateway:
@@ -56,13 +65,24 @@ class Gateway:
     Args:
         app: The engine's own OpenAI server.
         reconciler: Knows what each name means.
+        controls: What every request passes.
+        live: Shows what goes on.
     """
 
-    def __init__(self, app: ASGIApp, *, reconciler: Reconciler, settings: GatewaySettings | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        reconciler: Reconciler,
+        controls: Controls,
+        live: LiveState,
+        settings: GatewaySettings | None = None,
+    ) -> None:
         self._app = app
         self._reconciler = reconciler
+        self._controls = controls
+        self._live = live
         self._settings = settings or GatewaySettings()
-        self._key_digests = [hashlib.sha256(key.encode()).digest() for key in self._settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -72,7 +92,7 @@ class Gateway:
             case "websocket":
                 await refuse_websocket(scope.get("extensions"), send)
             case "lifespan":
-                await self._live(scope, receive, send)
+                await self._follow(scope, receive, send)
             case _:
                 _logger.warning("ignoring a connection of the unknown kind %s", ascii(scope["type"])[:40])
 
@@ -103,46 +123,76 @@ class Gateway:
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         route, name = match_route(scope)
-        if route.wants_key:
-            self._check_key(headers_of(scope))
+        door, table, headers = self._controls.door, self._reconciler.table, headers_of(scope)
         match route:
             case Route.MODELS:
-                await _send_json(send, {"object": "list", "data": self._reconciler.table.models()})
+                names = door.names_for(door.identify(headers), table)
+                await _send_json(send, {"object": "list", "data": table.models(names)})
             case Route.MODEL:
-                table = self._reconciler.table
-                if name is None or table.resolve(name) is None:
+                if name is None or door.resolve(door.identify(headers), table, name) is None:
                     raise ModelNotFoundError
                 await _send_json(send, table.describe(name))
             case Route.HEALTH:
                 await self._answer_health(send)
             case Route.METRICS:
-                forwarded = rewritten(scope, path=route.path, request_id=request_id, body=b"")
-                await self._app(forwarded, replay(b"", receive), send)
+                door.require_operator(headers)
+                asked = rewritten(scope, path=route.path, request_id=request_id, body=b"")
+                await answer_metrics(self._app, asked, replay(b"", receive), send, self._controls.numbers())
+            case Route.STATE:
+                door.require_operator(headers)
+                state = self._live.document(self._reconciler, await self._trouble())
+                await _send_json(send, state, extra=_NOT_KEPT)
             case Route.COMPLETIONS | Route.CHAT_COMPLETIONS | Route.RESPONSES:
-                await self._generate(route, scope, receive, send, request_id)
+                with self._controls.journal.open(request_id, headers) as exchange:
+                    await self._generate(route, scope, receive, send, exchange)
 
-    async def _generate(self, route: Route, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+    async def _generate(self, route: Route, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        controls = self._controls
+        caller = controls.door.identify(headers_of(scope))
+        exchange.came_from(caller)
         received = await read_body(headers_of(scope), receive, self._settings.body)
         request = await parse_request(received)
         model = model_of(request)
         check_fields(route, request)
-        target = await self._resolve(model)
+        target = await self._resolve(caller, model)
+        exchange.goes_to(target, self._reconciler.table.base)
         # Boarding follows resolving without a pause: a revocation finds the request either not resolved or on its way.
         with ExitStack() as stack:
             flight = stack.enter_context(self._reconciler.flights.board(target.version.ref)) if target.version else None
-            request["model"] = target.model
-            body = await render_request(request, size_hint=len(received))
-            forwarded = rewritten(scope, path=route.path, request_id=request_id, body=body)
-            if flight is None:
-                await self._app(forwarded, replay(body, receive), send)
-            elif flight.is_refused:
-                raise ModelNotFoundError
-            else:
-                await forward_revocable(self._app, forwarded, replay(body, receive), send, flight)
+            amounts = hold_to_bounds(route, request, caller, target.adapter)
+            exchange.reserved(controls.reserve(caller, target.adapter, amounts))
+            asked = controls.turn(caller, target, amounts, deadline_s=self._settings.queue_timeout_s)
+            async with turn_of(controls.admission, asked, receive, flight) as grant:
+                exchange.begins(grant, input_tokens=amounts.input_tokens)
+                request["model"] = target.model
+                if caller.salt is not None:
+                    request["cache_salt"] = caller.salt
+                hides_usage = ask_for_usage(route, request)
+                body = await render_request(request, size_hint=len(received))
+                forwarded = rewritten(scope, path=route.path, request_id=exchange.id, body=body, trace=exchange.trace_headers)
+                engine = self._reconciler.engine
+                meter = Meter(
+                    exchange, route, hides_usage=hides_usage, ask_engine=partial(engine.counts_of, exchange.id)
+                )
+                await self._forward(meter, forwarded, replay(body, receive), send, flight)
+                exchange.outcome = exchange.outcome or meter.outcome()
+                if flight is not None and flight.is_refused:
+                    exchange.outcome = Outcome.ABORTED
 
-    async def _resolve(self, model: str) -> Target:
+    async def _forward(
+        self, meter: Meter, scope: Scope, receive: Receive, send: Send, flight: Flight | None
+    ) -> None:
+        app = meter.watching(self._app)
+        if flight is None:
+            await app(scope, receive, send)
+        elif flight.is_refused:
+            raise ModelNotFoundError
+        else:
+            await forward_revocable(app, scope, receive, send, flight)
+
+    async def _resolve(self, caller: Caller, model: str) -> Target:
         for _ in range(_RECHECKS):
-            target = self._reconciler.table.resolve(model)
+            target = self._controls.door.resolve(caller, self._reconciler.table, model)
             if target is None:
                 raise ModelNotFoundError
             if target.version is None or self._reconciler.is_unchanged(target.version.ref):
@@ -151,26 +201,18 @@ class Gateway:
         raise ModelNotFoundError
 
     async def _answer_health(self, send: Send) -> None:
-        trouble = self._reconciler.trouble()
-        if not await self._reconciler.engine.is_healthy():
-            trouble = "the engine cannot answer"
+        trouble = await self._trouble()
         if trouble is None:
             await _send_json(send, {"status": "ok"})
         else:
             await _send_json(send, {"status": "degraded", "reason": trouble}, status=UNHEALTHY_STATUS)
 
-    def _check_key(self, headers: Headers) -> None:
-        if not self._key_digests:
-            return
-        values = header_values(headers, b"authorization")
-        scheme, _, key = (values[0] if len(values) == 1 else b"").partition(b" ")
-        digest = hashlib.sha256(key).digest()
-        # Every key is compared, so that the time says nothing about which one nearly matched.
-        matches = [hmac.compare_digest(digest, known) for known in self._key_digests]
-        if scheme.lower() != b"bearer" or not any(matches):
-            raise UnauthorizedError
+    async def _trouble(self) -> str | None:
+        if not await self._reconciler.engine.is_healthy():
+            return "the engine cannot answer"
+        return self._reconciler.trouble()
 
-    async def _live(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _follow(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_and_stop() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
@@ -189,5 +231,5 @@ class Gateway:
         await self._app(scope, receive_and_stop, start_and_send)
 
 
-async def _send_json(send: Send, value: object, *, status: int = OK_STATUS) -> None:
-    await send_answer(send, status=status, body=json.dumps(value, separators=(",", ":")).encode())
+async def _send_json(send: Send, value: object, *, status: int = OK_STATUS, extra: Headers = ()) -> None:
+    await send_answer(send, status=status, body=json.dumps(value, separators=(",", ":")).encode(), extra=extra)

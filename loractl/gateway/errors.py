@@ -6,7 +6,9 @@ import json
 from http import HTTPStatus
 from typing import ClassVar
 
-from loractl.gateway.asgi import Message, Send, send_answer
+from loractl.gateway.asgi import Headers, Message, Send, send_answer
+from loractl.observability.outcomes import Outcome
+from loractl.quotas import Refusal, SizeRefusal, refusal_body, refusal_headers
 
 
 class GatewayError(Exception):
@@ -16,17 +18,20 @@ class GatewayError(Exception):
         status: HTTP status of the answer.
         kind: OpenAI's `type` of the error.
         code: Stable identifier for machines, OpenAI's where it has one.
+        outcome: How such a request is counted.
         param: The field of the request that is to blame, or None.
+        headers: Headers of the answer beside the usual ones.
     """
 
     status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
     kind: ClassVar[str] = "invalid_request_error"
     code: ClassVar[str] = "invalid_request"
+    outcome: ClassVar[Outcome] = Outcome.INVALID
     closes_connection: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, headers: Headers = ()) -> None:
         super().__init__(message)
-        self.param = param
+        self.param, self.headers = param, headers
 
     def body(self) -> bytes:
         """Return the body of the answer."""
@@ -50,6 +55,7 @@ class ModelNotFoundError(GatewayError):
     """
 
     status, code = HTTPStatus.NOT_FOUND, "model_not_found"
+    outcome = Outcome.REFUSED_UNKNOWN
 
     def __init__(self) -> None:
         super().__init__("the model does not exist or is not served here; GET /v1/models lists what is", param="model")
@@ -59,9 +65,13 @@ class UnauthorizedError(GatewayError):
     """The server wants an API key and the request has none that it knows."""
 
     status, code = HTTPStatus.UNAUTHORIZED, "invalid_api_key"
+    outcome = Outcome.REFUSED_KEY
 
     def __init__(self) -> None:
-        super().__init__("missing or unknown API key; send the header Authorization: Bearer KEY")
+        super().__init__(
+            "missing or unknown API key; send the header Authorization: Bearer KEY",
+            headers=((b"www-authenticate", b"Bearer"),),
+        )
 
 
 class MediaTypeError(GatewayError):
@@ -105,10 +115,57 @@ class FieldRefusedError(GatewayError):
     code = "field_refused"
 
 
+class SizeRefusedError(GatewayError):
+    """The prompt or its answer is longer than the tenant may have."""
+
+    code, outcome = "context_length_exceeded", Outcome.REFUSED_POLICY
+
+    def __init__(self, refusal: SizeRefusal) -> None:
+        super().__init__(
+            f"{refusal.asked} tokens are more than the {refusal.allowed} that this key's tenant may have"
+            f" ({refusal.limit}); send less, or ask for less"
+        )
+
+
+class QuotaExceededError(GatewayError):
+    """A quota of the tenant does not allow the request now."""
+
+    status, outcome = HTTPStatus.TOO_MANY_REQUESTS, Outcome.REFUSED_QUOTA
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(f"the quota {refusal.limit} is used up", headers=refusal_headers(refusal))
+        self._body = refusal_body(refusal)
+
+    def body(self) -> bytes:
+        """Return the body of the answer, which names the quota and when to come back."""
+        return json.dumps(self._body, separators=(",", ":")).encode()
+
+
+class QueueRefusedError(GatewayError):
+    """The tenant has as many requests waiting as it may."""
+
+    status, kind, code = HTTPStatus.TOO_MANY_REQUESTS, "requests", "rate_limit_exceeded"
+    outcome = Outcome.REFUSED_QUOTA
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message}; wait for some of them", headers=((b"retry-after", b"1"),))
+
+
+class OverloadedError(GatewayError):
+    """The request waited for the engine as long as it may."""
+
+    status, kind, code = HTTPStatus.SERVICE_UNAVAILABLE, "server_error", "overloaded"
+    outcome = Outcome.TIMED_OUT
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"{message}; try again later", headers=((b"retry-after", b"5"),))
+
+
 class InternalError(GatewayError):
     """Something broke that is not the client's fault."""
 
     status, kind, code = HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "internal_error"
+    outcome = Outcome.INTERNAL
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"the server failed to answer; its log has the cause under request {request_id}")
@@ -121,9 +178,7 @@ UNHEALTHY_STATUS = int(HTTPStatus.SERVICE_UNAVAILABLE)
 async def answer_error(error: GatewayError, send: Send) -> None:
     """Send `error` as the whole answer."""
     extra = [(b"connection", b"close")] if error.closes_connection else []
-    if isinstance(error, UnauthorizedError):
-        extra.append((b"www-authenticate", b"Bearer"))
-    await send_answer(send, status=int(error.status), body=error.body(), extra=extra)
+    await send_answer(send, status=int(error.status), body=error.body(), extra=[*extra, *error.headers])
 
 
 def closing_event(error: GatewayError) -> Message:

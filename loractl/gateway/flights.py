@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,11 +25,19 @@ class Flight:
     Attributes:
         is_refused: The version may not answer any more; an answer that has not begun becomes the 404.
         is_cut: Nothing more of the answer may leave.
+        on_refused: Called when it becomes refused, by whoever waits before the engine is asked.
     """
 
     is_refused: bool = False
     is_cut: bool = False
+    on_refused: Callable[[], None] | None = None
     _waiting: asyncio.Task[object] | None = None
+
+    def refuse(self) -> None:
+        """Let no answer begin any more."""
+        self.is_refused = True
+        if self.on_refused is not None:
+            self.on_refused()
 
     def cut(self) -> None:
         """Tell the engine's side that the client has gone, and let nothing more out."""
@@ -88,8 +96,8 @@ class Flights:
 
     def refuse(self, ref: VersionRef) -> None:
         """Let no answer from `ref` begin any more; those that stream already go on until they are aborted or cut."""
-        for flight in self._by_ref.get(ref, ()):
-            flight.is_refused = True
+        for flight in tuple(self._by_ref.get(ref, ())):
+            flight.refuse()
 
     def cut(self, ref: VersionRef) -> int:
         """Cut every flight of `ref` off, and return how many there were."""

@@ -7,15 +7,14 @@ from loractl.gateway.errors import ModelNotFoundError, answer_error, closing_eve
 from loractl.gateway.flights import Flight
 
 # vLLM reads priorities, ranks and sessions from X- headers, so only headers that are known to be harmless pass.
-_PASSED_HEADERS = frozenset(
-    {b"accept", b"accept-encoding", b"authorization", b"host", b"traceparent", b"tracestate", b"user-agent"}
-)
+# Who asks is known by now, and an encoding would keep the answer from being read on its way.
+_PASSED_HEADERS = frozenset({b"host", b"user-agent"})
 
 
-def rewritten(scope: Scope, *, path: str, request_id: str, body: bytes) -> Scope:
+def rewritten(scope: Scope, *, path: str, request_id: str, body: bytes, trace: Headers = ()) -> Scope:
     """Return `scope` as the engine's server may see it: the exact path, and only headers that cannot steer it."""
     passed = [(name, value) for name, value in headers_of(scope) if name.lower() in _PASSED_HEADERS]
-    headers: Headers = [*passed, (b"x-request-id", request_id.encode())]
+    headers: Headers = [*passed, *trace, (b"x-request-id", request_id.encode())]
     if body:
         headers = [*headers, (b"content-type", JSON_TYPE), (b"content-length", str(len(body)).encode())]
     return {

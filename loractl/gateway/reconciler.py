@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from loractl.engine.errors import EngineError
 from loractl.engine.ports import EngineAdapter, EnginePort
+from loractl.gateway.controls import Controls
 from loractl.gateway.flights import Flights, end_service
 from loractl.gateway.holdings import Holdings
 from loractl.gateway.integrity import Examination, Verify, examine, signature_of, still_has
@@ -21,6 +22,7 @@ from loractl.gateway.refusals import RefusalLog
 from loractl.gateway.table import RefusalOf, ServingTable
 from loractl.gateway.watch import RegistrySource, RegistryWatch, Sight, Trace, trace_of
 from loractl_registry import AdapterVersion, ExpertLayout, ServingSnapshot, VersionRef
+from loractl_registry.tenancy import Pepper
 
 _logger = logging.getLogger(__name__)
 
@@ -53,12 +55,14 @@ class ServedRegistry:
         open: Opens it; called in the thread that reads it, at start and whenever it was lost. It must not create one.
         database: Its database file; a file of another identity is opened anew, a missing one cannot be read.
         base: The base that is served.
+        load_pepper: Reads what the keys of tenants are checked with.
         actor: Who the audit log shall say refused a version.
     """
 
     open: Callable[[], RegistrySource]
     database: Path
     base: str
+    load_pepper: Callable[[], Pepper]
     actor: str
 
 
@@ -84,6 +88,7 @@ class Reconciler:
         registry: ServedRegistry,
         refusal_of: RefusalOf,
         verify: Verify,
+        controls: Controls,
         times: ReconcilerTimes | None = None,
     ) -> None:
         self.engine = engine
@@ -91,8 +96,9 @@ class Reconciler:
         self._registry = registry
         self._refusal_of = refusal_of
         self._verify = verify
+        self._controls = controls
         self._times = times or ReconcilerTimes()
-        self._watch = RegistryWatch(registry.open, registry.database, registry.base)
+        self._watch = RegistryWatch(registry.open, registry.database, registry.base, registry.load_pepper)
         self._refusals = RefusalLog(registry.open, registry.actor)
         self._notices = Notices()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="loractl-registry")
@@ -115,9 +121,11 @@ class Reconciler:
 
         Returns once everything that can be served is. Raises what the registry raises if it cannot be read.
         """
-        snapshot = await self._in_thread(self._reader, self._watch.poll)
-        if snapshot is None:
+        sight = await self._in_thread(self._reader, self._watch.poll)
+        snapshot = sight.snapshot
+        if snapshot is None or sight.callers is None:
             raise RuntimeError("a reconciler can be started only once")
+        self._controls.adopt(sight.callers)
         self._holdings = Holdings(snapshot, self._refusal_of)
         self._table = ServingTable.base_only(snapshot.base)
         self._tell_refused(snapshot)
@@ -141,6 +149,11 @@ class Reconciler:
         """What each name means now."""
         return self._table
 
+    @property
+    def snapshot(self) -> ServingSnapshot:
+        """What the registry said last."""
+        return self._holdings.snapshot
+
     def is_unchanged(self, ref: VersionRef) -> bool:
         """Whether the files of a held version are those that were hashed. Takes microseconds."""
         held = self._holdings.holding(ref)
@@ -156,6 +169,8 @@ class Reconciler:
             return "the registry cannot be read, so only the base answers"
         if (distrust := self._holdings.snapshot.distrust) is not None:
             return f"the registry cannot be trusted, so only the base answers: {distrust}"
+        if (trouble := self._controls.door.callers.trouble) is not None:
+            return f"no key can be checked, so no tenant is answered: {trouble}"
         if self._retry_at:
             stuck = ", ".join(sorted(map(str, self._retry_at)))
             return f"the engine has not let go of {stuck}, which is refused all the same"
@@ -214,8 +229,12 @@ class Reconciler:
             _logger.info("the registry can be read again")
             self._unread_since, self._is_closed = None, False
             self._refresh()
+        if sight.callers is not None:
+            self._controls.adopt(sight.callers)
         if sight.snapshot is not None:
+            before = {version.ref for version in self._holdings.snapshot.versions}
             self._holdings.adopt(sight.snapshot)
+            self._controls.left(before - {version.ref for version in sight.snapshot.versions})
             self._refresh()
             self._tell_refused(sight.snapshot)
 

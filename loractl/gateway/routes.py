@@ -22,17 +22,13 @@ class Route(Enum):
     RESPONSES = ("POST", "/v1/responses")
     HEALTH = ("GET", "/health")
     METRICS = ("GET", "/metrics")
+    STATE = ("GET", "/loractl/v1/state")
 
     @property
     def path(self) -> str:
         """The path, or for one model the prefix of it."""
         path: str = self.value[1]
         return path
-
-    @property
-    def wants_key(self) -> bool:
-        """Whether an API key guards it where the server has one; health and metrics stay open, as vLLM has them."""
-        return self.path.startswith("/v1/")
 
 
 _EXACT: Mapping[tuple[str, str], Route] = {route.value: route for route in Route if route is not Route.MODEL}

@@ -26,6 +26,11 @@ class Target:
     model: str
     version: AdapterVersion | None
 
+    @property
+    def adapter(self) -> str:
+        """The name of the adapter, or of the base."""
+        return self.model if self.version is None else self.version.ref.name
+
 
 @dataclass(frozen=True, slots=True)
 class ServingTable:
@@ -80,10 +85,14 @@ class ServingTable:
         """Return who answers to `model`, or None: nobody does."""
         return self.targets.get(model)
 
-    def models(self) -> list[dict[str, object]]:
-        """Return the entries of ``/v1/models``: the base, then each live name and each exact version, sorted."""
-        listed = sorted(name for name in self.targets if name != self.base.name and not name.endswith(f"@{LIVE}"))
-        return [self.describe(name) for name in (self.base.name, *listed)]
+    def models(self, names: Collection[str]) -> list[dict[str, object]]:
+        """Return the entries of ``/v1/models``: the base, then each live name and each exact version, sorted.
+
+        Args:
+            names: Those that may be seen.
+        """
+        adapters = sorted(name for name in self.targets if name != self.base.name and not name.endswith(f"@{LIVE}"))
+        return [self.describe(name) for name in (self.base.name, *adapters) if name in names]
 
     def describe(self, model: str) -> dict[str, object]:
         """Return the entry of ``/v1/models`` for `model`, which must be a name in the table.

@@ -9,7 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
+from loractl.gateway.callers import Callers, callers_of
 from loractl_registry import ServingSnapshot, VersionRef, utc_now
+from loractl_registry.tenancy import Pepper, TenancySnapshot
 
 
 class RegistrySource(Protocol):
@@ -21,6 +23,10 @@ class RegistrySource(Protocol):
 
     def snapshot(self, base: str) -> ServingSnapshot:
         """Return what may answer on `base`, read in one transaction."""
+        ...
+
+    def tenancy_snapshot(self) -> TenancySnapshot:
+        """Return every tenant and every key that is not revoked, read in one transaction."""
         ...
 
     def record_refusal(self, ref: VersionRef, *, actor: str, reason: str, detail: Mapping[str, object]) -> None:
@@ -58,11 +64,13 @@ class Sight:
 
     Attributes:
         snapshot: What may answer now, if that can be something else than at the last look.
+        callers: Who may ask, likewise.
         error: Why the registry could not be read, or None.
     """
 
-    snapshot: ServingSnapshot | None
-    error: str | None
+    snapshot: ServingSnapshot | None = None
+    callers: Callers | None = None
+    error: str | None = None
 
 
 class RegistryWatch:
@@ -73,6 +81,7 @@ class RegistryWatch:
         database: Its database file. When the path leads to another file than before, that one is opened: the open one
             would be watched for ever without a change.
         base: The base whose versions are watched.
+        load_pepper: Reads what keys are checked with.
         clock: Tells when something expires.
     """
 
@@ -81,11 +90,13 @@ class RegistryWatch:
         open_registry: Callable[[], RegistrySource],
         database: Path,
         base: str,
+        load_pepper: Callable[[], Pepper],
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._open_registry = open_registry
         self._database = database
         self._base = base
+        self._load_pepper = load_pepper
         self._clock = clock
         self._last: ServingSnapshot | None = None
         self._registry: RegistrySource | None = None
@@ -95,12 +106,12 @@ class RegistryWatch:
     def look(self) -> Sight:
         """Look at the registry; after a failure the next look starts from a fresh connection."""
         try:
-            return Sight(self.poll(), None)
+            return self.poll()
         except Exception as failure:  # noqa: BLE001  # whatever it is, what may answer is not known any more
-            return Sight(None, str(failure) or type(failure).__name__)
+            return Sight(error=str(failure) or type(failure).__name__)
 
-    def poll(self) -> ServingSnapshot | None:
-        """Return what may answer now if that can be something else than at the last poll, else None.
+    def poll(self) -> Sight:
+        """Return what may answer now, and who may ask, if that can be something else than at the last poll.
 
         That is after a commit, after something expired, and while the registry is distrusted: the file that would
         clear it is not in the database. Raises whatever the registry raises.
@@ -110,15 +121,16 @@ class RegistryWatch:
             changes = registry.changes()
             has_changed = changes != self._changes
             if not has_changed and not self._is_due():
-                return None
+                return Sight()
             snapshot = registry.snapshot(self._base)
+            callers = callers_of(registry.tenancy_snapshot(), self._load_pepper)
         except BaseException:
             self.close()
             raise
         # The number from before the snapshot: a commit in between is read again rather than missed.
         self._changes = changes
         is_same, self._last = snapshot == self._last, snapshot
-        return None if is_same and not has_changed else snapshot
+        return Sight() if is_same and not has_changed else Sight(snapshot, callers)
 
     def close(self) -> None:
         """Let go of the database; the next poll opens it again."""

@@ -71,6 +71,8 @@ FOLDED = "_folded"
 """Label value of what series held when they were dropped: part of every total, never of a rate."""
 BASE = "_base"
 """Label value `adapter` of requests that the base model answers itself."""
+OPERATOR = "_operator"
+"""Label value `tenant` of requests with the operator's key, and of all where no key is wanted."""
 UNKNOWN = "_unknown"
 """Label value of what a request named that does not exist, or of who sent it: a client's own words label nothing."""
 

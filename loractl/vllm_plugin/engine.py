@@ -8,8 +8,9 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Protocol, cast
 
 from loractl.engine.errors import EngineRefusedError
-from loractl.engine.ports import EngineAdapter
+from loractl.engine.ports import EngineAdapter, EngineRoom, TokenCounts
 from loractl.vllm_plugin import compat
+from loractl.vllm_plugin.readings import READINGS
 from loractl_registry import VersionRef
 
 _EVICTION_ATTEMPTS = 20
@@ -20,6 +21,7 @@ class _Client(Protocol):
     """The part of vLLM's ``AsyncLLM`` that is used here."""
 
     output_processor: Any
+    vllm_config: Any
 
     async def add_lora(self, lora_request: object) -> bool: ...
     async def remove_lora(self, lora_id: int) -> bool: ...
@@ -41,6 +43,7 @@ class VllmEngine:
         attributes = cast("Any", state)
         self._client = cast("_Client", attributes.engine_client)
         self._requests = cast("MutableMapping[str, Any]", attributes.openai_serving_models.lora_requests)
+        self._max_num_seqs = int(self._client.vllm_config.scheduler_config.max_num_seqs)
         self._ids = itertools.count(1)
         self._id_of: dict[EngineAdapter, int] = {}
         self._lock = asyncio.Lock()
@@ -97,6 +100,21 @@ class VllmEngine:
         except Exception:  # noqa: BLE001  (a dead engine raises what killed it)
             return False
         return True
+
+    def room(self) -> EngineRoom:
+        """Return how much vLLM's scheduler takes at once, and how full its KV cache was at its last step."""
+        return EngineRoom(self._max_num_seqs, READINGS.kv_use)
+
+    def counts_of(self, request_id: str) -> TokenCounts | None:
+        """Return what vLLM has done for a request; all prompts and choices of it together."""
+        states = cast("Mapping[str, Any]", self._client.output_processor.request_states)
+        found = [state for state in states.values() if request_id in state.external_req_id]
+        if not found:
+            return None
+        # The choices of one prompt share it, and vLLM counts it once.
+        prompts = {state.external_req_id: state.prompt_len for state in found}
+        written = sum(state.detokenizer.num_output_tokens() for state in found if state.detokenizer is not None)
+        return TokenCounts(sum(prompts.values()), written)
 
     def _request_for(self, adapter: EngineAdapter) -> Any:
         lora_request = cast("Any", compat.symbols()["lora_request"].resolve())

@@ -1,0 +1,162 @@
+"""Who asks, and which names answer them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+
+from loractl.gateway.asgi import Headers, header_values
+from loractl.gateway.errors import UnauthorizedError
+from loractl.gateway.table import ServingTable, Target
+from loractl.observability.definitions import OPERATOR
+from loractl_registry import RegistryError, utc_now
+from loractl_registry.tenancy import (
+    KeyRing,
+    Offer,
+    Pepper,
+    TenancySnapshot,
+    Tenant,
+    cache_salt,
+    parse_bearer,
+    usable_names,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        tenant: None for the operator, who may use everything and has no limits.
+        salt: What keeps their prefixes in the engine's cache to themselves; None where nobody else asks.
+    """
+
+    tenant: Tenant | None = None
+    salt: str | None = None
+
+    @property
+    def label(self) -> str:
+        """What metrics, records and queues call them."""
+        return OPERATOR if self.tenant is None else self.tenant.name
+
+
+@dataclass(frozen=True, slots=True)
+class Callers:
+    """Everybody who may ask, at one moment; immutable.
+
+    Attributes:
+        tenants: Their salts included, by name; empty where the operator is alone.
+        ring: Their keys; None if no key can be checked, so that none is good.
+        trouble: Why there is no ring although there are tenants.
+    """
+
+    tenants: Mapping[str, Caller] = field(default_factory=lambda: MappingProxyType(dict[str, Caller]()))
+    ring: KeyRing | None = None
+    trouble: str | None = None
+
+
+def callers_of(snapshot: TenancySnapshot, load_pepper: Callable[[], Pepper]) -> Callers:
+    """Return everybody of `snapshot`; where the pepper cannot be used, nobody's key is good."""
+    if not snapshot.tenants:
+        return Callers()
+    try:
+        pepper = load_pepper()
+    except RegistryError as error:
+        nobody = {name: Caller(tenant) for name, tenant in snapshot.tenants.items()}
+        return Callers(MappingProxyType(nobody), None, str(error))
+    salted = {name: Caller(tenant, cache_salt(tenant, pepper)) for name, tenant in snapshot.tenants.items()}
+    return Callers(MappingProxyType(salted), KeyRing(snapshot.keys, pepper))
+
+
+class Door:
+    """Tells who asks, and what they may use. Used from one event loop only.
+
+    Args:
+        operator_keys: Each of them is the operator's.
+        is_guarded: Whether a key is wanted even while there are no tenants.
+        clock: Tells when a key has expired.
+    """
+
+    def __init__(
+        self,
+        operator_keys: frozenset[str] = frozenset(),
+        *,
+        is_guarded: bool = False,
+        clock: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self.callers = Callers()
+        self._operator_digests = [hashlib.sha256(key.encode()).digest() for key in operator_keys]
+        self._is_guarded = is_guarded
+        self._clock = clock
+        self._names: dict[str, tuple[ServingTable, Tenant, frozenset[str]]] = {}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everybody who can connect is the operator."""
+        return not self._is_guarded and not self.callers.tenants
+
+    def identify(self, headers: Headers) -> Caller:
+        """Return who asks.
+
+        Raises:
+            UnauthorizedError: A key is wanted, and there is none that is good.
+        """
+        if self.is_open or self._is_operator(headers):
+            return Caller()
+        presented, ring = parse_bearer(header_values(headers, b"authorization")), self.callers.ring
+        key = None if presented is None or ring is None else ring.find(presented, at=self._clock())
+        caller = None if key is None else self.callers.tenants.get(key.tenant)
+        if caller is None:
+            raise UnauthorizedError
+        return caller
+
+    def require_operator(self, headers: Headers) -> None:
+        """Return if the operator asks.
+
+        Raises:
+            UnauthorizedError: Somebody else does.
+        """
+        if not self.is_open and not self._is_operator(headers):
+            raise UnauthorizedError
+
+    def resolve(self, caller: Caller, table: ServingTable, model: str) -> Target | None:
+        """Return who answers `caller` to `model`, or None: what they may not use does not exist for them."""
+        return table.resolve(model) if model in self.names_for(caller, table) else None
+
+    def names_for(self, caller: Caller, table: ServingTable) -> Collection[str]:
+        """Return the names of `table` that `caller` may use."""
+        return table.targets.keys() if caller.tenant is None else self._names_of(caller.tenant, table)
+
+    def _names_of(self, tenant: Tenant, table: ServingTable) -> frozenset[str]:
+        # Made once for every table and tenant: a request only asks whether its name is in it.
+        known = self._names.get(tenant.name)
+        if known is None or known[0] is not table or known[1] is not tenant:
+            known = self._names[tenant.name] = (table, tenant, usable_names(tenant, _offers(table)))
+        return known[2]
+
+    def adopt(self, callers: Callers) -> None:
+        """Let these ask from now on, and nobody else."""
+        self.callers = callers
+        self._names = {name: known for name, known in self._names.items() if name in callers.tenants}
+
+    def _is_operator(self, headers: Headers) -> bool:
+        values = header_values(headers, b"authorization")
+        scheme, _, key = (values[0] if len(values) == 1 else b"").partition(b" ")
+        digest = hashlib.sha256(key).digest()
+        # Every key is compared, so that the time says nothing about which one nearly matched.
+        matches = [hmac.compare_digest(digest, known) for known in self._operator_digests]
+        return scheme.lower() == b"bearer" and any(matches)
+
+
+def _offers(table: ServingTable) -> Mapping[str, Offer]:
+    return {name: _offer(table, target) for name, target in table.targets.items()}
+
+
+def _offer(table: ServingTable, target: Target) -> Offer:
+    if target.version is None:
+        return Offer(table.base.name, None)
+    return Offer(target.version.ref.name, target.version.ref.number)

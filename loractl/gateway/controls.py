@@ -1,0 +1,78 @@
+"""What every request passes on its way: the door, its tenant's quotas, and the queue for a turn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from loractl.fairness import AdmissionController, Request
+from loractl.gateway.amounts import Amounts
+from loractl.gateway.callers import Caller, Callers, Door
+from loractl.gateway.errors import QuotaExceededError, UnauthorizedError
+from loractl.gateway.exchange import Journal
+from loractl.gateway.table import Target
+from loractl.observability.snapshot import Snapshot
+from loractl.quotas import Quotas, Refusal, Reservation, UnknownTenantError
+from loractl_registry import VersionRef
+
+
+@dataclass(frozen=True, slots=True)
+class Controls:
+    """The parts are used from one event loop only."""
+
+    door: Door
+    quotas: Quotas
+    admission: AdmissionController
+    journal: Journal
+
+    def reserve(self, caller: Caller, adapter: str, amounts: Amounts) -> Reservation | None:
+        """Count one request against its tenant's quotas; None for the operator, who has none.
+
+        Raises:
+            QuotaExceededError: One of them does not allow it now.
+            UnauthorizedError: The tenant was removed since it was let in.
+        """
+        if caller.tenant is None:
+            return None
+        try:
+            found = self.quotas.check_and_reserve(caller.tenant.name, adapter, tokens=amounts.input_tokens)
+        except UnknownTenantError:
+            raise UnauthorizedError from None
+        if isinstance(found, Refusal):
+            raise QuotaExceededError(found)
+        return found
+
+    def turn(self, caller: Caller, target: Target, amounts: Amounts, *, deadline_s: float | None) -> Request:
+        """Return what is asked of admission."""
+        return Request(
+            tenant=caller.label,
+            adapter=None if target.version is None else target.model,
+            estimated_input_tokens=amounts.input_tokens,
+            max_output_tokens=amounts.expected_output,
+            deadline_s=deadline_s,
+        )
+
+    def weight_of(self, label: str) -> float:
+        """Return the weight of a tenant in the queue; the operator's is 1."""
+        caller = self.door.callers.tenants.get(label)
+        return 1.0 if caller is None or caller.tenant is None else caller.tenant.weight
+
+    def numbers(self) -> Snapshot:
+        """Return everything that was counted so far."""
+        metrics = self.journal.metrics
+        held = (adapter.partition("@") for adapter in self.admission.adapters_held)
+        metrics.resident((name, number) for name, _, number in held)
+        return metrics.snapshot()
+
+    def adopt(self, callers: Callers) -> None:
+        """Let these ask from now on, each within its limits, and nobody else."""
+        gone = self.door.callers.tenants.keys() - callers.tenants.keys()
+        self.door.adopt(callers)
+        self.quotas.replace(caller.tenant for caller in callers.tenants.values() if caller.tenant is not None)
+        for name in gone:
+            self.journal.metrics.tenant_removed(name)
+
+    def left(self, refs: Iterable[VersionRef]) -> None:
+        """Drop the series of versions that do not serve any more."""
+        for ref in refs:
+            self.journal.metrics.retired(ref.name, str(ref.number))
