@@ -4,7 +4,6 @@ Importing this package imports pydantic and cryptography; whatever must start qu
 """
 
 from loractl_registry.tenancy.access import Offer, usable_names
-from loractl_registry.tenancy.ddl import DDL
 from loractl_registry.tenancy.errors import (
     ApiKeyExpiryError,
     ApiKeyNotFoundError,
@@ -23,7 +22,6 @@ from loractl_registry.tenancy.store import TenancySnapshot
 from loractl_registry.tenancy.tenants import EVERY, Tenant, cache_salt, may_use
 
 __all__ = [
-    "DDL",
     "EVERY",
     "LIMIT_NAMES",
     "NO_LIMITS",
