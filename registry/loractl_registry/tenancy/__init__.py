@@ -14,6 +14,7 @@ from loractl_registry.tenancy.errors import (
     TenantError,
     TenantExistsError,
     TenantNotFoundError,
+    TenantRefusedError,
 )
 from loractl_registry.tenancy.keys import ApiKey, KeyRing, PresentedKey, create_key, parse_bearer, parse_prefix
 from loractl_registry.tenancy.limits import LIMIT_NAMES, NO_LIMITS, Limits
@@ -42,6 +43,7 @@ __all__ = [
     "TenantError",
     "TenantExistsError",
     "TenantNotFoundError",
+    "TenantRefusedError",
     "cache_salt",
     "create_key",
     "ensure_pepper",
