@@ -19,6 +19,7 @@ from loractl_registry.ledger.standing import objection_to, standings_of
 from loractl_registry.outcomes import CheckpointWritten, HistoryVerification, Identity, SignedStanding
 from loractl_registry.records import AdapterVersion
 from loractl_registry.refs import parse_name
+from loractl_registry.tenants import tenancy_problems
 from loractl_registry.trust import (
     Chain,
     Grant,
@@ -165,6 +166,7 @@ class Identities:
                 problems += _disagreements(rows, chain)
                 problems += _unrecorded(chain, audit.named_statements(connection))
             problems += audit.broken_links(connection)
+            problems += tenancy_problems(context, connection)
         return HistoryVerification(count, head, events, tuple(problems))
 
     def _chain(self) -> Chain | None:

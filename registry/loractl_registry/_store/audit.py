@@ -31,13 +31,18 @@ class NewEvent:
     detail: Mapping[str, object] = field(default_factory=dict[str, object])
 
 
-def append(connection: sqlite3.Connection, event: NewEvent) -> None:
-    """Write `event` down, chained to the row before it."""
+def next_sequence(connection: sqlite3.Connection) -> int:
+    """Return the sequence of the event that is appended next."""
     # Rows are never deleted, so a gap in the sequences shows that the end was cut off.
     last = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'audit'").fetchone()
+    return 1 if last is None else int(last[0]) + 1
+
+
+def append(connection: sqlite3.Connection, event: NewEvent) -> None:
+    """Write `event` down, chained to the row before it."""
     before = connection.execute("SELECT digest FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
     row = (
-        1 if last is None else int(last[0]) + 1,
+        next_sequence(connection),
         to_text(event.at),
         event.actor,
         event.action,

@@ -1,11 +1,12 @@
 """The tables as SQLModel declares them: what a live database is compared with, and the way to another engine later.
 
 Private, and imported only for that comparison: importing SQLModel takes longer than promoting a version, and its table
-models do not validate what they are given. The lower-case name of a class is the name of its table.
+models do not validate what they are given. The lower-case name of a class is the name of its table, unless it says so.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import MetaData, Table
@@ -92,6 +93,51 @@ class Statement(_Declared, table=True):
     envelope: str
 
 
+class Tenant(_Declared, table=True):
+    """A tenant, or one that was."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    name: str
+    adapters: str
+    data_classes: str
+    weight: float
+    added_at: str
+    added_by: str
+    removed_at: str | None
+
+
+class TenantLimit(_Declared, table=True):
+    """The limits of a tenant, for one adapter or in all."""
+
+    __tablename__ = "tenant_limit"  # pyright: ignore[reportAssignmentType]  # as SQLModel documents it
+
+    tenant_id: int = Field(primary_key=True, foreign_key="tenant.id")
+    adapter: str = Field(primary_key=True)
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
+    concurrent: int | None
+    tokens_per_day: int | None
+    max_context: int | None
+    max_output: int | None
+
+
+class ApiKey(_Declared, table=True):
+    """What is kept of an API key."""
+
+    __tablename__ = "api_key"  # pyright: ignore[reportAssignmentType]  # as SQLModel documents it
+
+    prefix: str = Field(primary_key=True)
+    tenant_id: int = Field(foreign_key="tenant.id")
+    digest: str
+    created_at: str
+    created_by: str
+    expires_at: str | None
+    revoked_at: str | None
+
+
+_KINDS: Mapping[type, str] = {int: "INTEGER", float: "REAL"}
+
+
 @dataclass(frozen=True, slots=True)
 class DeclaredTable:
     """What SQLite should say about a table.
@@ -114,7 +160,7 @@ def _declared(table: Table) -> DeclaredTable:
     # SQLite calls the alias of the row id nullable, though it never is.
     columns = {
         column.name: (
-            "INTEGER" if column.type.python_type is int else "TEXT",
+            _KINDS.get(column.type.python_type, "TEXT"),
             not column.nullable and not (column.primary_key and column.type.python_type is int and _is_alone(table)),
             bool(column.primary_key),
         )

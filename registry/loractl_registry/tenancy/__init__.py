@@ -4,7 +4,6 @@ Importing this package imports pydantic and cryptography; whatever must start qu
 """
 
 from loractl_registry.tenancy.access import Offer, usable_names
-from loractl_registry.tenancy.ddl import DDL
 from loractl_registry.tenancy.errors import (
     ApiKeyExpiryError,
     ApiKeyNotFoundError,
@@ -15,6 +14,7 @@ from loractl_registry.tenancy.errors import (
     TenantError,
     TenantExistsError,
     TenantNotFoundError,
+    TenantRefusedError,
 )
 from loractl_registry.tenancy.keys import ApiKey, KeyRing, PresentedKey, create_key, parse_bearer, parse_prefix
 from loractl_registry.tenancy.limits import LIMIT_NAMES, NO_LIMITS, Limits
@@ -23,7 +23,6 @@ from loractl_registry.tenancy.store import TenancySnapshot
 from loractl_registry.tenancy.tenants import EVERY, Tenant, cache_salt, may_use
 
 __all__ = [
-    "DDL",
     "EVERY",
     "LIMIT_NAMES",
     "NO_LIMITS",
@@ -44,6 +43,7 @@ __all__ = [
     "TenantError",
     "TenantExistsError",
     "TenantNotFoundError",
+    "TenantRefusedError",
     "cache_salt",
     "create_key",
     "ensure_pepper",

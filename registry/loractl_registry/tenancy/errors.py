@@ -49,6 +49,19 @@ class TenantExistsError(ConflictError):
         self.name = name
 
 
+class TenantRefusedError(DeniedError):
+    """The row of a tenant is not what the audit log says, so that nothing is built on it."""
+
+    code = "tenancy.tenant_refused"
+
+    def __init__(self, name: str, objection: str) -> None:
+        super().__init__(
+            f"refused tenant {name}: {objection}",
+            hint=f"restore the newest backup, or remove it and add it again: loractl tenant remove {name}",
+        )
+        self.name, self.objection = name, objection
+
+
 class ApiKeyNotFoundError(NotFoundError):
     """No key has this prefix."""
 
@@ -91,7 +104,7 @@ class PepperNotFoundError(NotFoundError):
     def __init__(self, path: Path) -> None:
         super().__init__(
             f"no pepper at {path}, without which no API key can be checked",
-            hint="restore it from a copy, or create new keys: loractl key create TENANT",
+            hint="restore it from a copy; without one, remove every tenant, add it again and create new keys",
         )
         self.path = path
 
@@ -117,6 +130,6 @@ class PepperDamagedError(DeniedError):
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(
             f"refused pepper {path}: {problem}",
-            hint="restore it from a copy, or move it away and create new keys: loractl key create TENANT",
+            hint="restore it from a copy; without one, move it away, remove every tenant and add it again",
         )
         self.path = path

@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from loractl_registry._store.rows import Row, to_json
@@ -29,14 +29,24 @@ class TenancySnapshot:
 
     Attributes:
         tenants: By name.
+        refused_tenants: Name and reason of each whose row is not what the audit log says; it is not among `tenants`,
+            and none of its keys among `keys`.
+        refused_keys: Prefix and reason, likewise.
     """
 
     tenants: Mapping[str, Tenant]
     keys: tuple[ApiKey, ...]
+    refused_tenants: Mapping[str, str] = field(default_factory=dict[str, str])
+    refused_keys: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the home has no tenants, not even refused ones: only then may a server be open to everybody."""
+        return not (self.tenants or self.refused_tenants)
 
 
 def snapshot(connection: sqlite3.Connection) -> TenancySnapshot:
-    """Return what a server needs to know; read inside one transaction."""
+    """Return what the rows say, whoever wrote them; read inside one transaction."""
     rows = connection.execute(f"{_KEYS} WHERE revoked_at IS NULL AND tenant.removed_at IS NULL ORDER BY prefix")
     keys = tuple(_key_from_row(row) for row in rows)
     return TenancySnapshot({tenant.name: tenant for tenant in list_tenants(connection)}, keys)

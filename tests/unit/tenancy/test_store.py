@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from unit.tenancy.tenancy_parts import NOW, PEPPER, tenant
 
-from loractl_registry._store.migrate import statements_of
+from loractl_registry._store.migrate import apply_migrations, known_migrations
+from loractl_registry.clock import to_text
 from loractl_registry.tenancy import (
-    DDL,
     LIMIT_NAMES,
     ApiKeyNotFoundError,
     KeyRing,
@@ -30,8 +30,7 @@ def opened():
     connection = sqlite3.connect(":memory:", isolation_level=None)
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA recursive_triggers = ON")
-    for statement in statements_of(DDL):
-        connection.execute(statement)
+    apply_migrations(connection, known_migrations(), to_text(NOW))
     return connection
 
 

@@ -1,8 +1,3 @@
-"""The tables of tenants and API keys, as the migration that creates them will hold them."""
-
-from __future__ import annotations
-
-DDL = """\
 -- Tenants, what they may use and how much of it, and the keyed hashes of their API keys.
 
 CREATE TABLE tenant (
@@ -70,4 +65,3 @@ BEGIN SELECT RAISE (ABORT, 'an API key is immutable but for its revocation'); EN
 CREATE TRIGGER api_key_stays_revoked BEFORE UPDATE OF revoked_at ON api_key
 WHEN OLD.revoked_at IS NOT NULL
 BEGIN SELECT RAISE (ABORT, 'revoked is terminal'); END;
-"""
