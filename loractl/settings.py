@@ -35,6 +35,13 @@ class DeviceChoice(StrEnum):
     CPU = "cpu"
 
 
+class Fairness(StrEnum):
+    """Who goes next while the engine is short: whoever came first, or whoever has had least."""
+
+    OFF = "off"
+    VTC = "vtc"
+
+
 class LogLevel(StrEnum):
     """How much the server's log says."""
 
@@ -80,6 +87,9 @@ class Settings:
         identity: Whose private key signs; None takes the only one in the home.
         max_adapters: Adapters that the engine holds at once; None leaves it to the plan.
         max_rank: Largest adapter rank that the engine takes; None leaves it to the plan.
+        queue_timeout_s: Longest wait of a request for its turn.
+        records: Whether a server keeps a record of every request.
+        trace_endpoint: OpenTelemetry collector, as an URL for OTLP over HTTP; None sends no traces.
         origins: Where each value came from, by name.
     """
 
@@ -91,6 +101,10 @@ class Settings:
     port: int
     max_adapters: int | None
     max_rank: int | None
+    fairness: Fairness
+    queue_timeout_s: int
+    records: bool
+    trace_endpoint: str | None
     log_level: LogLevel
     origins: Mapping[str, Origin]
 
@@ -309,6 +323,20 @@ def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
     return parse
 
 
+def _switch(value: object) -> bool:
+    known = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+    found = known.get(str(value).lower())
+    if found is None:
+        raise ValueError("true or false")
+    return found
+
+
+def _url(value: object) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[!-~]{1,500}", value):
+        raise ValueError("an address such as http://localhost:4318/v1/traces")
+    return value
+
+
 _SETTINGS: dict[str, _Setting] = {
     "home": _Setting(_path, _default_home, "--home"),
     "actor": _Setting(_actor, _default_actor),
@@ -318,5 +346,9 @@ _SETTINGS: dict[str, _Setting] = {
     "port": _Setting(_number(0, 65535), lambda _: 8000, "--port"),
     "max_adapters": _Setting(_number(1, 4096), lambda _: None, "--max-adapters"),
     "max_rank": _Setting(_number(1, 512), lambda _: None, "--max-rank"),
+    "fairness": _Setting(_choice(Fairness), lambda _: Fairness.VTC, "--fairness"),
+    "queue_timeout_s": _Setting(_number(1, 86400), lambda _: 60, "--queue-timeout"),
+    "records": _Setting(_switch, lambda _: True, "--records"),
+    "trace_endpoint": _Setting(_url, lambda _: None),
     "log_level": _Setting(_choice(LogLevel), lambda _: LogLevel.INFO),
 }

@@ -176,6 +176,9 @@ TREE: Tree = {
             Option('port', ('--port',), 'PORT', 'Port to listen on; 8000 if not set, 0 picks a free one.', '', (), False, False, False),
             Option('max_adapters', ('--max-adapters',), 'COUNT', 'Adapters that the engine holds at once.', '', (), False, False, False),
             Option('max_rank', ('--max-rank',), 'RANK', 'Largest adapter rank that it takes.', '', (), False, False, False),
+            Option('fairness', ('--fairness',), 'off|vtc', 'Who goes next while the engine is short.', '', ('off', 'vtc'), False, False, False),
+            Option('queue_timeout_s', ('--queue-timeout',), 'SECONDS', 'Longest wait of a request for its turn.', '', (), False, False, False),
+            Option('records', ('--records',), '', 'Keep a record of every request, without its content.', '', (), False, False, False),
             Option('dry_run', ('--dry-run',), '', 'Print the plan and the vLLM command, start nothing.', '', (), False, False, False),
             *_COMMON), ()),
     'demo': Node(

@@ -11,7 +11,7 @@ from loractl.cli.app import Command, new_app
 from loractl.cli.context import AppContext, context_of
 from loractl.cli.serving_view import TerminalUi, plan_lines, plan_payload
 from loractl.cli.style import clean
-from loractl.settings import DeviceChoice
+from loractl.settings import DeviceChoice, Fairness
 from loractl_registry.refs import parse_name
 
 if TYPE_CHECKING:
@@ -46,6 +46,13 @@ def serve(
     max_rank: Annotated[
         int | None, typer.Option("--max-rank", metavar="RANK", help="Largest adapter rank that it takes.")
     ] = None,
+    fairness: Annotated[Fairness | None, typer.Option(help="Who goes next while the engine is short.")] = None,
+    queue_timeout_s: Annotated[
+        int | None, typer.Option("--queue-timeout", metavar="SECONDS", help="Longest wait of a request for its turn.")
+    ] = None,
+    records: Annotated[
+        bool | None, typer.Option("--records/--no-records", help="Keep a record of every request, without its content.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and the vLLM command, start nothing.")
     ] = False,
@@ -55,7 +62,8 @@ def serve(
     The engine is planned for what the registry holds. Promotions and revocations reach the running server within a
     second. Ctrl-C finishes the running requests and stops everything.
     """
-    app = context_of(ctx, device=device, host=host, port=port, max_adapters=max_adapters, max_rank=max_rank)
+    engine = {"device": device, "host": host, "port": port, "max_adapters": max_adapters, "max_rank": max_rank}
+    app = context_of(ctx, **engine, fairness=fairness, queue_timeout_s=queue_timeout_s, records=records)
     request = _request(app, base, engine_args or [])
     if dry_run:
         _show_plan(app, request)
@@ -65,6 +73,7 @@ def serve(
 
 def _request(app: AppContext, base: str, engine_args: list[str]) -> ServeRequest:
     from loractl.serving.request import ServeRequest  # other commands of this process must not pay for it
+    from loractl.serving.traffic import TrafficSettings  # as above
 
     if engine_args and "--" not in app.argv:
         raise typer.BadParameter(f"unexpected {engine_args[0]!r}; flags for vLLM go behind a --")
@@ -79,6 +88,7 @@ def _request(app: AppContext, base: str, engine_args: list[str]) -> ServeRequest
         max_adapters=settings.max_adapters,
         max_rank=settings.max_rank,
         engine_args=tuple(engine_args),
+        traffic=TrafficSettings(settings.fairness, settings.queue_timeout_s, settings.records, settings.trace_endpoint),
         log_level=settings.log_level,
     )
 

@@ -235,7 +235,7 @@ class FakeServer:
                 event = b"data: " + _chunk(asked, token, is_delta=True) + b"\n\n"
                 await send({"type": "http.response.body", "body": event, "more_body": True})
         if asked.says_usage:
-            usage = {"id": "fake-1", "model": asked.model, "choices": [], "usage": asked.usage}
+            usage: dict[str, object] = {"id": "fake-1", "model": asked.model, "choices": [], "usage": asked.usage}
             event = b"data: " + json.dumps(usage, separators=(",", ":")).encode() + b"\n\n"
             await send({"type": "http.response.body", "body": event, "more_body": True})
         await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": False})
@@ -267,7 +267,13 @@ def _chunk(asked: Asked, token: Token, *, is_delta: bool) -> bytes:
         kind = "chat.completion.chunk" if is_delta else "chat.completion"
     else:
         choice["text"] = token.text
-    answer: dict[str, object] = {"id": "fake-1", "object": kind, "created": 0, "model": asked.model, "choices": [choice]}
+    answer: dict[str, object] = {
+        "id": "fake-1",
+        "object": kind,
+        "created": 0,
+        "model": asked.model,
+        "choices": [choice],
+    }
     if not is_delta:
         answer["usage"] = asked.usage
     return json.dumps(answer, separators=(",", ":")).encode()

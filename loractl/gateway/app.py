@@ -27,6 +27,7 @@ from loractl.gateway.exchange import Exchange
 from loractl.gateway.fields import check_fields
 from loractl.gateway.flights import Flight
 from loractl.gateway.forwarding import forward_revocable, replay, rewritten
+from loractl.gateway.keeping import Keeping
 from loractl.gateway.live import LiveState
 from loractl.gateway.meter import Meter, ask_for_usage
 from loractl.gateway.reconciler import Reconciler
@@ -67,6 +68,7 @@ class Gateway:
         reconciler: Knows what each name means.
         controls: What every request passes.
         live: Shows what goes on.
+        keeping: What is kept of requests.
     """
 
     def __init__(
@@ -76,12 +78,14 @@ class Gateway:
         reconciler: Reconciler,
         controls: Controls,
         live: LiveState,
+        keeping: Keeping | None = None,
         settings: GatewaySettings | None = None,
     ) -> None:
         self._app = app
         self._reconciler = reconciler
         self._controls = controls
         self._live = live
+        self._keeping = keeping or Keeping()
         self._settings = settings or GatewaySettings()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -169,7 +173,9 @@ class Gateway:
                     request["cache_salt"] = caller.salt
                 hides_usage = ask_for_usage(route, request)
                 body = await render_request(request, size_hint=len(received))
-                forwarded = rewritten(scope, path=route.path, request_id=exchange.id, body=body, trace=exchange.trace_headers)
+                forwarded = rewritten(
+                    scope, path=route.path, request_id=exchange.id, body=body, trace=exchange.trace_headers
+                )
                 engine = self._reconciler.engine
                 meter = Meter(
                     exchange, route, hides_usage=hides_usage, ask_engine=partial(engine.counts_of, exchange.id)
@@ -179,9 +185,7 @@ class Gateway:
                 if flight is not None and flight.is_refused:
                     exchange.outcome = Outcome.ABORTED
 
-    async def _forward(
-        self, meter: Meter, scope: Scope, receive: Receive, send: Send, flight: Flight | None
-    ) -> None:
+    async def _forward(self, meter: Meter, scope: Scope, receive: Receive, send: Send, flight: Flight | None) -> None:
         app = meter.watching(self._app)
         if flight is None:
             await app(scope, receive, send)
@@ -210,19 +214,21 @@ class Gateway:
     async def _trouble(self) -> str | None:
         if not await self._reconciler.engine.is_healthy():
             return "the engine cannot answer"
-        return self._reconciler.trouble()
+        return self._reconciler.trouble() or self._keeping.trouble()
 
     async def _follow(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def receive_and_stop() -> Message:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
                 await self._reconciler.stop()
+                await self._keeping.stop()
             return message
 
         async def start_and_send(message: Message) -> None:
             if message["type"] == "lifespan.startup.complete":
                 try:
                     await self._reconciler.start()
+                    self._keeping.start()
                 except Exception as error:
                     _logger.exception("cannot follow the registry")
                     message = {"type": "lifespan.startup.failed", "message": f"cannot follow the registry: {error}"}

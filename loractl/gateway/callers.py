@@ -8,12 +8,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
+from typing import Protocol
 
 from loractl.gateway.asgi import Headers, header_values
 from loractl.gateway.errors import UnauthorizedError
 from loractl.gateway.table import ServingTable, Target
 from loractl.observability.definitions import OPERATOR
-from loractl_registry import RegistryError, utc_now
+from loractl_registry import DeniedError, NotFoundError, utc_now
 from loractl_registry.tenancy import (
     KeyRing,
     Offer,
@@ -49,27 +50,50 @@ class Callers:
     """Everybody who may ask, at one moment; immutable.
 
     Attributes:
-        tenants: Their salts included, by name; empty where the operator is alone.
+        tenants: By name, each with its salt; empty where the operator is alone.
         ring: Their keys; None if no key can be checked, so that none is good.
-        trouble: Why there is no ring although there are tenants.
+        refused: Name and reason of each whose row is not what was sealed; nobody asks in their name.
+        trouble: Why no key can be checked.
     """
 
     tenants: Mapping[str, Caller] = field(default_factory=lambda: MappingProxyType(dict[str, Caller]()))
     ring: KeyRing | None = None
+    refused: Mapping[str, str] = field(default_factory=lambda: MappingProxyType(dict[str, str]()))
     trouble: str | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nobody was ever told of, so that the operator is alone."""
+        return not (self.tenants or self.refused or self.trouble)
 
-def callers_of(snapshot: TenancySnapshot, load_pepper: Callable[[], Pepper]) -> Callers:
-    """Return everybody of `snapshot`; where the pepper cannot be used, nobody's key is good."""
-    if not snapshot.tenants:
-        return Callers()
+
+class TenancySource(Protocol):
+    """What the gateway needs of a `Tenancy`."""
+
+    def snapshot(self) -> TenancySnapshot:
+        """Return every tenant and every key that is not revoked, read in one transaction."""
+        ...
+
+    def pepper(self) -> Pepper:
+        """Return what keys are checked with."""
+        ...
+
+
+def callers_of(source: TenancySource) -> Callers:
+    """Return everybody who may ask; where keys cannot be checked, nobody with a key may.
+
+    Raises:
+        RegistryError: The database cannot be read.
+    """
     try:
-        pepper = load_pepper()
-    except RegistryError as error:
-        nobody = {name: Caller(tenant) for name, tenant in snapshot.tenants.items()}
-        return Callers(MappingProxyType(nobody), None, str(error))
+        snapshot = source.snapshot()
+        if snapshot.is_empty:
+            return Callers()
+        pepper = source.pepper()
+    except (NotFoundError, DeniedError) as error:
+        return Callers(trouble=f"no key can be checked: {error}")
     salted = {name: Caller(tenant, cache_salt(tenant, pepper)) for name, tenant in snapshot.tenants.items()}
-    return Callers(MappingProxyType(salted), KeyRing(snapshot.keys, pepper))
+    return Callers(MappingProxyType(salted), KeyRing(snapshot.keys, pepper), snapshot.refused_tenants)
 
 
 class Door:
@@ -97,7 +121,7 @@ class Door:
     @property
     def is_open(self) -> bool:
         """Whether everybody who can connect is the operator."""
-        return not self._is_guarded and not self.callers.tenants
+        return self.callers.is_empty and not self._is_guarded
 
     def identify(self, headers: Headers) -> Caller:
         """Return who asks.
@@ -137,6 +161,11 @@ class Door:
         if known is None or known[0] is not table or known[1] is not tenant:
             known = self._names[tenant.name] = (table, tenant, usable_names(tenant, _offers(table)))
         return known[2]
+
+    def weight_of(self, label: str) -> float:
+        """Return the weight of a tenant in the queue; the operator's is 1."""
+        caller = self.callers.tenants.get(label)
+        return 1.0 if caller is None or caller.tenant is None else caller.tenant.weight
 
     def adopt(self, callers: Callers) -> None:
         """Let these ask from now on, and nobody else."""

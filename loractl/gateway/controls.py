@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from loractl.gateway.table import Target
 from loractl.observability.snapshot import Snapshot
 from loractl.quotas import Quotas, Refusal, Reservation, UnknownTenantError
 from loractl_registry import VersionRef
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,6 @@ class Controls:
             deadline_s=deadline_s,
         )
 
-    def weight_of(self, label: str) -> float:
-        """Return the weight of a tenant in the queue; the operator's is 1."""
-        caller = self.door.callers.tenants.get(label)
-        return 1.0 if caller is None or caller.tenant is None else caller.tenant.weight
-
     def numbers(self) -> Snapshot:
         """Return everything that was counted so far."""
         metrics = self.journal.metrics
@@ -66,6 +64,9 @@ class Controls:
 
     def adopt(self, callers: Callers) -> None:
         """Let these ask from now on, each within its limits, and nobody else."""
+        for name, reason in callers.refused.items():
+            if self.door.callers.refused.get(name) != reason:
+                _logger.error("nobody is answered in the name of tenant %s: %s", name, reason)
         gone = self.door.callers.tenants.keys() - callers.tenants.keys()
         self.door.adopt(callers)
         self.quotas.replace(caller.tenant for caller in callers.tenants.values() if caller.tenant is not None)

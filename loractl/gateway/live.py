@@ -32,11 +32,7 @@ class LiveState:
         self._started = time.monotonic()
 
     def document(self, reconciler: Reconciler, trouble: str | None) -> dict[str, object]:
-        """Return the state of this moment; see `live_state`.
-
-        Args:
-            trouble: What ``/health`` says is wrong, or None.
-        """
+        """Return the state of this moment, `trouble` being what ``/health`` says is wrong; see `live_state`."""
         snapshot, room = reconciler.snapshot, reconciler.engine.room()
         return live_state(
             self._controls.numbers(),

@@ -22,7 +22,6 @@ from loractl.gateway.refusals import RefusalLog
 from loractl.gateway.table import RefusalOf, ServingTable
 from loractl.gateway.watch import RegistrySource, RegistryWatch, Sight, Trace, trace_of
 from loractl_registry import AdapterVersion, ExpertLayout, ServingSnapshot, VersionRef
-from loractl_registry.tenancy import Pepper
 
 _logger = logging.getLogger(__name__)
 
@@ -55,14 +54,12 @@ class ServedRegistry:
         open: Opens it; called in the thread that reads it, at start and whenever it was lost. It must not create one.
         database: Its database file; a file of another identity is opened anew, a missing one cannot be read.
         base: The base that is served.
-        load_pepper: Reads what the keys of tenants are checked with.
         actor: Who the audit log shall say refused a version.
     """
 
     open: Callable[[], RegistrySource]
     database: Path
     base: str
-    load_pepper: Callable[[], Pepper]
     actor: str
 
 
@@ -98,7 +95,7 @@ class Reconciler:
         self._verify = verify
         self._controls = controls
         self._times = times or ReconcilerTimes()
-        self._watch = RegistryWatch(registry.open, registry.database, registry.base, registry.load_pepper)
+        self._watch = RegistryWatch(registry.open, registry.database, registry.base)
         self._refusals = RefusalLog(registry.open, registry.actor)
         self._notices = Notices()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="loractl-registry")
@@ -170,7 +167,7 @@ class Reconciler:
         if (distrust := self._holdings.snapshot.distrust) is not None:
             return f"the registry cannot be trusted, so only the base answers: {distrust}"
         if (trouble := self._controls.door.callers.trouble) is not None:
-            return f"no key can be checked, so no tenant is answered: {trouble}"
+            return trouble
         if self._retry_at:
             stuck = ", ".join(sorted(map(str, self._retry_at)))
             return f"the engine has not let go of {stuck}, which is refused all the same"

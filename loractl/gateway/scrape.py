@@ -11,20 +11,16 @@ from loractl.observability.snapshot import Snapshot
 
 
 async def answer_metrics(app: ASGIApp, scope: Scope, receive: Receive, send: Send, numbers: Snapshot) -> None:
-    """Answer one scrape.
+    """Answer one scrape with what `app` says of the engine and, after it, `numbers`.
 
-    Args:
-        app: The engine's server; where its answer is no exposition, ours stands alone.
-        numbers: What the gateway has counted.
-        scope: Must ask for no encoding, since the two are joined as text.
+    Where the answer of `app` is no exposition, ours stands alone. `scope` must ask for no encoding, since the two are
+    joined as text.
     """
     answer = _Whole()
     await app(scope, receive, answer)
     theirs = answer.body if answer.is_exposition else b""
     content_type = answer.content_type if answer.is_exposition else TEXT_TYPE.encode()
-    await send_answer(
-        send, status=int(HTTPStatus.OK), body=beside(theirs, numbers), content_type=content_type
-    )
+    await send_answer(send, status=int(HTTPStatus.OK), body=beside(theirs, numbers), content_type=content_type)
 
 
 class _Whole:

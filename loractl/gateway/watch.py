@@ -9,9 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from loractl.gateway.callers import Callers, callers_of
+from loractl.gateway.callers import Callers, TenancySource, callers_of
 from loractl_registry import ServingSnapshot, VersionRef, utc_now
-from loractl_registry.tenancy import Pepper, TenancySnapshot
 
 
 class RegistrySource(Protocol):
@@ -25,8 +24,9 @@ class RegistrySource(Protocol):
         """Return what may answer on `base`, read in one transaction."""
         ...
 
-    def tenancy_snapshot(self) -> TenancySnapshot:
-        """Return every tenant and every key that is not revoked, read in one transaction."""
+    @property
+    def tenancy(self) -> TenancySource:
+        """Who may ask."""
         ...
 
     def record_refusal(self, ref: VersionRef, *, actor: str, reason: str, detail: Mapping[str, object]) -> None:
@@ -81,7 +81,6 @@ class RegistryWatch:
         database: Its database file. When the path leads to another file than before, that one is opened: the open one
             would be watched for ever without a change.
         base: The base whose versions are watched.
-        load_pepper: Reads what keys are checked with.
         clock: Tells when something expires.
     """
 
@@ -90,13 +89,11 @@ class RegistryWatch:
         open_registry: Callable[[], RegistrySource],
         database: Path,
         base: str,
-        load_pepper: Callable[[], Pepper],
         clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._open_registry = open_registry
         self._database = database
         self._base = base
-        self._load_pepper = load_pepper
         self._clock = clock
         self._last: ServingSnapshot | None = None
         self._registry: RegistrySource | None = None
@@ -123,7 +120,7 @@ class RegistryWatch:
             if not has_changed and not self._is_due():
                 return Sight()
             snapshot = registry.snapshot(self._base)
-            callers = callers_of(registry.tenancy_snapshot(), self._load_pepper)
+            callers = callers_of(registry.tenancy)
         except BaseException:
             self.close()
             raise

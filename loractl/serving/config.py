@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from loractl.engine.plan import EnginePlan, PlanError
 from loractl.serving.errors import ServeError
-from loractl.serving.state import run_folder, write_private
+from loractl.serving.state import read_private, run_folder, write_private
+from loractl.serving.traffic import TrafficSettings
 from loractl.settings import LogLevel
 
 CONFIG_VARIABLE = "LORACTL_ENGINE_CONFIG"
@@ -29,6 +28,8 @@ class EngineConfig:
 
     Attributes:
         instance: What tells this server from any other at the same address.
+        is_guarded: Whether a key is wanted even while there are no tenants.
+        traffic: How requests are queued, recorded and traced.
     """
 
     home: Path
@@ -37,6 +38,8 @@ class EngineConfig:
     plan: EnginePlan
     instance: str
     log_level: LogLevel
+    is_guarded: bool
+    traffic: TrafficSettings
 
     def write(self) -> Path:
         """Write the file below the home and return where."""
@@ -47,6 +50,8 @@ class EngineConfig:
             "plan": self.plan.to_json(),
             "instance": self.instance,
             "log_level": self.log_level.value,
+            "is_guarded": self.is_guarded,
+            "traffic": self.traffic.to_json(),
         }
         path = run_folder(self.home) / f"{self.base}.config"
         write_private(path, json.dumps(body, indent=1))
@@ -64,7 +69,7 @@ class EngineConfig:
             raise EngineConfigError(f"{CONFIG_VARIABLE} is not set", hint="start the engine with: loractl serve BASE")
         path = Path(named)
         try:
-            body = json.loads(_read_own(path))
+            body = json.loads(read_private(path))
             return cls(
                 home=Path(body["home"]),
                 base=str(body["base"]),
@@ -72,17 +77,10 @@ class EngineConfig:
                 plan=EnginePlan.from_json(body["plan"]),
                 instance=str(body["instance"]),
                 log_level=LogLevel(body["log_level"]),
+                is_guarded=body["is_guarded"] is True,
+                traffic=TrafficSettings.from_json(body["traffic"]),
             )
         except (OSError, ValueError, KeyError, TypeError, PlanError) as error:
             raise EngineConfigError(
                 f"cannot read {path}: {error}", hint="start the engine with: loractl serve BASE"
             ) from error
-
-
-def _read_own(path: Path) -> str:
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(descriptor, encoding="utf-8") as stream:
-        found = os.fstat(stream.fileno())
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-            raise PermissionError(f"{path} is not a file of yours alone")
-        return stream.read()

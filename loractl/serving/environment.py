@@ -73,6 +73,8 @@ _REFUSED: Mapping[str, str] = {
     "VLLM_MEDIA_CONNECTOR": "it lets requests fetch files",
     "VLLM_USAGE_STATS_SERVER": "nothing is reported to anybody",
 }
+# Checked by the gateway, which stands in front of everything; vLLM would want it of tenants too.
+_FOR_THE_GATEWAY = frozenset({"VLLM_API_KEY"})
 # The engine reads local files only, and tells nobody that it runs.
 _FIXED: Mapping[str, str] = {
     "HF_HUB_OFFLINE": "1",
@@ -101,4 +103,4 @@ def engine_environment(inherited: Mapping[str, str], own: Mapping[str, str]) -> 
 
 
 def _may_pass(name: str) -> bool:
-    return name not in _REFUSED and (name in _NAMES or name.startswith(_PREFIXES))
+    return name not in _REFUSED and name not in _FOR_THE_GATEWAY and (name in _NAMES or name.startswith(_PREFIXES))

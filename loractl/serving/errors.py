@@ -95,3 +95,17 @@ class EngineCrashedError(ServeError):
     def __init__(self, when: str, exit_code: int, log: Path) -> None:
         super().__init__(f"the engine ended {when} with exit code {exit_code}", hint=f"its whole log is in {log}")
         self.exit_code, self.log = exit_code, log
+
+
+class KeysMissingError(ServeError, DeniedError):
+    """The server would answer anybody in the network. Exit code 3."""
+
+    code = "serve.keys_missing"
+
+    def __init__(self, host: str) -> None:
+        super().__init__(
+            f"refusing to listen on {host}: whoever can reach it could use every adapter, since no key is asked for",
+            hint="add a tenant and give it a key: loractl tenant add NAME --adapter '*', then loractl key create NAME; "
+            "or set VLLM_API_KEY to one key for all",
+        )
+        self.host = host

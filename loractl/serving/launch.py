@@ -14,10 +14,17 @@ from loractl.logs import private_log_file
 from loractl.serving.config import CONFIG_VARIABLE, EngineConfig
 from loractl.serving.device import choose_device, has_nvidia_gpu, has_vllm_build
 from loractl.serving.environment import engine_environment
-from loractl.serving.errors import BaseChangedError, DistrustError, EngineCrashedError, PortTakenError
+from loractl.serving.errors import (
+    BaseChangedError,
+    DistrustError,
+    EngineCrashedError,
+    KeysMissingError,
+    PortTakenError,
+)
 from loractl.serving.flags import check_engine_flags
+from loractl.serving.operator_key import KEY_VARIABLE, write_operator_key
 from loractl.serving.process import EngineProcess, log_path
-from loractl.serving.readiness import Endpoint, answers, claim_endpoint
+from loractl.serving.readiness import Endpoint, answers, claim_endpoint, is_loopback
 from loractl.serving.request import Ready, ServeRequest, ServeUi
 from loractl.serving.state import RunState, process_start, remove_state, running, sole_server, write_state
 from loractl.serving.supervision import Inbox, Supervision
@@ -64,12 +71,14 @@ def prepare(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> Prepar
 
     Raises:
         FlagRefusedError, DeviceMissingError, EngineMissingError, PortTakenError: See each.
+        KeysMissingError: Other machines could reach it, and no key is asked for.
         BaseChangedError: A file of the base is not what was admitted.
         DistrustError: The signed statements, or their checkpoint, are not what was signed.
         NotFoundError: There is no such base.
     """
     check_engine_flags(request.engine_args)
     device = choose_device(request.device, has_gpu=has_nvidia_gpu, has_build=has_vllm_build)
+    _require_keys(request, registry)
     endpoint = _endpoint(request)
     _check_base(request.base, registry, ui)
     signed = registry.snapshot(request.base)
@@ -121,6 +130,13 @@ def _endpoint(request: ServeRequest) -> Endpoint:
     return claim_endpoint(request.host, request.port)
 
 
+def _require_keys(request: ServeRequest, registry: Registry) -> None:
+    """Return if only this machine can reach the server, or a key is asked for."""
+    is_guarded = bool(os.environ.get(KEY_VARIABLE)) or not registry.tenancy.snapshot().is_empty
+    if not is_guarded and not is_loopback(request.host):
+        raise KeysMissingError(request.host)
+
+
 def _check_base(name: str, registry: Registry, ui: ServeUi) -> None:
     found = registry.verify_base(name, full=False, progress=ui.progress)
     if not found.is_intact:
@@ -137,6 +153,8 @@ def _intact(snapshot: ServingSnapshot, registry: Registry) -> tuple[ServingSnaps
 
 def _run(request: ServeRequest, server: PreparedServer, ui: ServeUi) -> int:
     log = log_path(request.home, request.base)
+    chosen = os.environ.get(KEY_VARIABLE) or None
+    write_operator_key(request.home, chosen)
     config = EngineConfig(
         home=request.home,
         base=request.base,
@@ -144,6 +162,8 @@ def _run(request: ServeRequest, server: PreparedServer, ui: ServeUi) -> int:
         plan=server.plan,
         instance=secrets.token_hex(16),
         log_level=request.log_level,
+        is_guarded=chosen is not None or not is_loopback(request.host),
+        traffic=request.traffic,
     )
     with Inbox() as inbox, _engine(request, server, config, inbox) as process:
 

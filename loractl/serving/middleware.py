@@ -77,7 +77,7 @@ class GatewayMiddleware:
     def _compose(self, scope: Scope) -> Gateway:
         config = EngineConfig.read(os.environ)
         log_to_stderr(logging.getLevelNamesMapping()[config.log_level.value.upper()])
-        gateway = compose(self._app, scope["app"], config, os.environ)
+        gateway = compose(self._app, scope["app"], config)
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._drain)
         self._instance = config.instance.encode()
         return gateway

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import os
 import socket
 from dataclasses import dataclass
@@ -26,6 +27,15 @@ class Endpoint:
         """Where a client on this machine reaches it, without a path."""
         reached = _ANY.get(self.host, self.host)
         return f"http://[{reached}]:{self.port}" if ":" in reached else f"http://{reached}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server that listens on `host`; a name that does not resolve is not that."""
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE) if host else []
+    except OSError:
+        return False
+    return bool(found) and all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
 
 
 def claim_endpoint(host: str, port: int) -> Endpoint:

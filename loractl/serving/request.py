@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from loractl.serving.traffic import TrafficSettings
 from loractl.settings import DeviceChoice, LogLevel
 from loractl_registry.progress import Progress
 
@@ -28,6 +29,7 @@ class ServeRequest:
         max_adapters: Adapters that the engine holds at once; None leaves it to the plan.
         max_rank: Largest adapter rank that the engine takes; None leaves it to the plan.
         engine_args: What the user wrote after ``--``.
+        traffic: How requests are queued, recorded and traced.
         drain_s: How long running requests may go on once the server was asked to stop.
     """
 
@@ -42,6 +44,7 @@ class ServeRequest:
     engine_args: tuple[str, ...] = ()
     log_level: LogLevel = LogLevel.INFO
     drain_s: float = DRAIN_S
+    traffic: TrafficSettings = field(default_factory=TrafficSettings)
 
 
 @dataclass(frozen=True, slots=True)

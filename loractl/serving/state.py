@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import json
 import os
+import stat
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
@@ -105,6 +106,21 @@ def write_private(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(text)
     temporary.replace(path)
+
+
+def read_private(path: Path) -> str:
+    """Return the text of `path`, without following a link.
+
+    Raises:
+        PermissionError: It is not a file that its owner, who is asking, alone can read.
+        OSError: It cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    with os.fdopen(descriptor, encoding="utf-8") as stream:
+        found = os.fstat(stream.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
+            raise PermissionError(f"{path} is not a file of yours alone")
+        return stream.read()
 
 
 def process_start(pid: int) -> str | None:

@@ -1,4 +1,4 @@
-"""What the engine last said of itself, kept where the gateway reads it: both run in the process of vLLM's API server."""
+"""What the engine last said of itself, kept where the gateway reads it, in the process of vLLM's API server."""
 
 from __future__ import annotations
 

@@ -5,12 +5,12 @@ Imports vLLM; nothing but vLLM imports this.
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 from loractl.vllm_plugin.compat import Symbol
 from loractl.vllm_plugin.readings import READINGS
 
-_Base = cast("Any", Symbol("vllm.v1.metrics.loggers", "StatLoggerBase").resolve())
+_Base: Any = Symbol("vllm.v1.metrics.loggers", "StatLoggerBase").resolve()
 
 
 class EngineStats(_Base):
@@ -19,7 +19,7 @@ class EngineStats(_Base):
     def __init__(self, vllm_config: object, engine_index: int = 0) -> None:
         """Take what vLLM gives every stat logger."""
 
-    def record(self, scheduler_stats: object, iteration_stats: object, *others: object, **named: object) -> None:
+    def record(self, scheduler_stats: object, *_: object, **__: object) -> None:
         """Keep the numbers of one step; a step without numbers of the scheduler says nothing."""
         use = getattr(scheduler_stats, "kv_cache_usage", None)
         if isinstance(use, float | int):

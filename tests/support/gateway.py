@@ -16,9 +16,18 @@ from pathlib import Path
 import uvicorn
 
 from loractl.engine.fake import FakeEngine, FakeServer
+from loractl.fairness import AdmissionController, Capacity, Limits, Policy
 from loractl.gateway import Gateway, GatewaySettings, Reconciler, ReconcilerTimes, ServedRegistry
 from loractl.gateway.asgi import ASGIApp, Message
+from loractl.gateway.callers import Door
+from loractl.gateway.controls import Controls
+from loractl.gateway.exchange import Journal
+from loractl.gateway.keeping import Keeping
+from loractl.gateway.live import LiveState
 from loractl.gateway.table import RefusalOf
+from loractl.observability.metrics import Metrics
+from loractl.observability.record import RequestRecord
+from loractl.observability.snapshot import Snapshot
 from loractl_registry import (
     AdapterFacts,
     AdapterVersion,
@@ -30,6 +39,7 @@ from loractl_registry import (
     Stage,
     VersionRef,
 )
+from loractl_registry.tenancy import ApiKey, Pepper, TenancySnapshot, Tenant, create_key
 
 ADDED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 FAST = ReconcilerTimes(poll_s=0.005, look_s=0.02, grace_s=0.2, drain_s=0.05, retry_s=0.05)
@@ -63,12 +73,60 @@ def make_snapshot(
     return ServingSnapshot(sequence, make_base(), tuple(servable), previously or {})
 
 
+class MemoryTenancy:
+    """Obeys `TenancySource`.
+
+    Attributes:
+        failure: Raised by every call while it is set.
+    """
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.failure: Exception | None = None
+        self._changed = changed
+        self._pepper = Pepper(b"p" * 32)
+        self._tenants: dict[str, Tenant] = {}
+        self._keys: dict[str, ApiKey] = {}
+        self._refused: dict[str, str] = {}
+
+    def add(self, name: str, *adapters: str, **said: object) -> dict[str, str]:
+        """Add a tenant, or change it, and return the header with a new key of it."""
+        self._tenants[name] = Tenant(name, ADDED_AT, "ann", adapters or ("*",), ("*",), **said)  # type: ignore[arg-type]
+        shown, key = create_key(name, pepper=self._pepper, actor="ann", at=ADDED_AT)
+        self._keys[key.prefix] = key
+        self._changed()
+        return {"authorization": f"Bearer {shown.reveal()}"}
+
+    def remove(self, name: str) -> None:
+        """Take a tenant away, and its keys."""
+        del self._tenants[name]
+        self._keys = {prefix: key for prefix, key in self._keys.items() if key.tenant != name}
+        self._changed()
+
+    def refuse(self, name: str, reason: str) -> None:
+        """Let a tenant be one whose row was edited."""
+        self._refused[name] = reason
+        self.remove(name)
+
+    def snapshot(self) -> TenancySnapshot:
+        """Return them as they are."""
+        if self.failure is not None:
+            raise self.failure
+        return TenancySnapshot(dict(self._tenants), tuple(self._keys.values()), dict(self._refused))
+
+    def pepper(self) -> Pepper:
+        """Return the one that it was made with."""
+        if self.failure is not None:
+            raise self.failure
+        return self._pepper
+
+
 class MemoryRegistry:
     """Obeys `RegistrySource` for any number of threads; its versions have real files, and its database is a real file.
 
     Attributes:
         database: Must exist for it to be read.
         refusals: What was written with `record_refusal`: ref and reason.
+        tenancy: Its tenants.
         failure: Raised by every reading call while it is set.
         hold: Every reading call waits while this is locked.
     """
@@ -87,6 +145,7 @@ class MemoryRegistry:
         self._stages: dict[str, Stage] = {}
         self._ranks: dict[str, int] = {}
         self._was_live: dict[str, list[int]] = {}
+        self.tenancy = MemoryTenancy(self._commit)
 
     def open(self) -> MemoryRegistry:
         """Return itself, as one more connection."""
@@ -231,6 +290,7 @@ class Client:
     """Speaks ASGI to an app, with every byte of the request in the test's hand."""
 
     app: ASGIApp
+    extra: list[tuple[bytes, bytes]] = field(default_factory=list)
 
     def begin(
         self,
@@ -255,7 +315,7 @@ class Client:
             "raw_path": path.encode() if raw_path is None else raw_path,
             "root_path": "",
             "query_string": b"",
-            "headers": headers,
+            "headers": [*headers, *self.extra],
             **scope,
         }
         chunks = [body] if isinstance(body, bytes) else list(body)
@@ -294,10 +354,26 @@ class Client:
         body = {"model": model, "prompt": "hello", "stream": True, **fields}
         return self.begin("POST", "/v1/completions", json.dumps(body).encode())
 
+    def with_key(self, authorization: Mapping[str, str]) -> Client:
+        """Return a client that sends a key with every request."""
+        return replace(self, extra=[(name.encode(), value.encode()) for name, value in authorization.items()])
+
     async def models(self) -> list[str]:
         """Return the ids of ``/v1/models``."""
         listed = (await self.get("/v1/models")).json()
         return [entry["id"] for entry in listed["data"]]  # type: ignore[index]
+
+
+@dataclass
+class MemoryRecords:
+    """Obeys `RecordSink`."""
+
+    kept: list[RequestRecord] = field(default_factory=list)
+
+    def put(self, record: RequestRecord) -> bool:
+        """Keep it."""
+        self.kept.append(record)
+        return True
 
 
 @dataclass
@@ -308,8 +384,32 @@ class House:
     engine: FakeEngine
     server: FakeServer
     reconciler: Reconciler
+    controls: Controls
+    records: MemoryRecords
     gateway: Gateway
     client: Client
+
+    @property
+    def numbers(self) -> Snapshot:
+        """What was counted so far."""
+        return self.controls.numbers()
+
+
+def make_controls(
+    engine: FakeEngine,
+    *,
+    keeping: Keeping | None = None,
+    records: MemoryRecords | None = None,
+    limits: Limits | None = None,
+    policy: Policy = Policy.VTC,
+    **door: object,
+) -> Controls:
+    """Return what requests pass, without quotas that outlive it."""
+    keeping, doorman = keeping or Keeping(), Door(**door)  # type: ignore[arg-type]
+    admission = AdmissionController(
+        capacity=lambda: Capacity(engine.max_num_seqs), weight_of=doorman.weight_of, limits=limits, policy=policy
+    )
+    return Controls(doorman, keeping.quotas, admission, Journal(Metrics(), records))
 
 
 def make_house(
@@ -320,20 +420,25 @@ def make_house(
     times: ReconcilerTimes = FAST,
     settings: GatewaySettings | None = None,
     registry: MemoryRegistry | None = None,
+    keeping: Keeping | None = None,
+    **options: object,
 ) -> House:
-    """Put a gateway together that does not run yet."""
+    """Put a gateway together that does not run yet; `options` are those of `make_controls`."""
     registry = registry or MemoryRegistry(root)
-    engine = engine or FakeEngine()
+    engine, records, keeping = engine or FakeEngine(), MemoryRecords(), keeping or Keeping()
+    controls = make_controls(engine, keeping=keeping, records=records, **options)  # type: ignore[arg-type]
     reconciler = Reconciler(
         engine=engine,
         registry=ServedRegistry(registry.open, registry.database, "base", "loractl serve"),
         refusal_of=refusal_of,
         verify=registry.verify,
+        controls=controls,
         times=times,
     )
     server = FakeServer(engine)
-    gateway = Gateway(server, reconciler=reconciler, settings=settings)
-    return House(registry, engine, server, reconciler, gateway, Client(gateway))
+    live = LiveState(controls, slots=8, fairness="vtc")
+    gateway = Gateway(server, reconciler=reconciler, controls=controls, live=live, keeping=keeping, settings=settings)
+    return House(registry, engine, server, reconciler, controls, records, gateway, Client(gateway))
 
 
 @contextlib.asynccontextmanager

@@ -123,7 +123,7 @@ async def test_headers_that_steer_vllm_do_not_pass(house: House) -> None:
 
     assert answer.status == 200
     passed = house.server.headers
-    assert set(passed) == {"authorization", "x-request-id", "content-type", "content-length"}
+    assert set(passed) == {"x-request-id", "content-type", "content-length"}
     assert passed["x-request-id"] != "mine"
     assert int(passed["content-length"]) == len('{"model":"poet@2","prompt":"é"}'.encode())
 
@@ -272,7 +272,7 @@ async def test_body_that_does_not_arrive_in_time_is_refused(tmp_path: Path) -> N
 
 
 async def test_key_is_wanted_on_v1_where_the_server_has_one(tmp_path: Path) -> None:
-    house = make_house(tmp_path, settings=GatewaySettings(api_keys=frozenset({"sesame", "mellon"})))
+    house = make_house(tmp_path, operator_keys=frozenset({"sesame", "mellon"}), is_guarded=True)
     json_type = (b"content-type", b"application/json")
     async with running(house):
         refused = [

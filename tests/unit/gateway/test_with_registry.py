@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.gateway import Client, lifespan, until
+from support.gateway import Client, lifespan, make_controls, until
 from support.registry import write_adapter, write_base
 from support.tampering import (
     CUT,
@@ -29,6 +29,7 @@ from support.tampering import (
 
 from loractl.engine.fake import FakeEngine, FakeServer
 from loractl.gateway import Gateway, Reconciler, ReconcilerTimes, ServedRegistry
+from loractl.gateway.live import LiveState
 from loractl.gateway.watch import RegistryWatch
 from loractl_registry import AdapterVersion, Ref, Registry, Stage
 
@@ -81,6 +82,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     with Registry.open(home) as registry:
         registry.add_base("base", str(write_base(tmp_path / "base")), actor="ada")
         engine = FakeEngine()
+        controls = make_controls(engine)
         reconciler = Reconciler(
             engine=engine,
             registry=ServedRegistry(
@@ -88,9 +90,15 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
             ),
             refusal_of=lambda _: None,
             verify=verify,
+            controls=controls,
             times=ReconcilerTimes(grace_s=0.3),
         )
-        gateway = Gateway(FakeServer(engine), reconciler=reconciler)
+        gateway = Gateway(
+            FakeServer(engine),
+            reconciler=reconciler,
+            controls=controls,
+            live=LiveState(controls, slots=8, fairness="vtc"),
+        )
         yield Shop(registry, engine, reconciler, gateway, Client(gateway))
 
 
@@ -285,15 +293,15 @@ async def test_approval_that_expires_takes_the_name_away_without_a_commit(shop: 
     shop.live("bot", write_adapter(tmp_path / "1", seed=1))
     watch = RegistryWatch(lambda: Registry.open(home, clock=lambda: now), home / "registry.db", "base", lambda: now)
     now = datetime.now(UTC)
-    first = watch.poll()
+    first = watch.poll().snapshot
     assert first is not None
     assert first.until is not None
 
     same = watch.poll()
     now = first.until
-    last = watch.poll()
+    last = watch.poll().snapshot
     watch.close()
 
-    assert same is None
+    assert same.snapshot is None
     assert last is not None
     assert (last.versions, len(last.refused)) == ((), 1)

@@ -9,12 +9,14 @@ import pytest
 from support.engine import cpu_plan
 
 from loractl.serving.config import CONFIG_VARIABLE, EngineConfig, EngineConfigError
-from loractl.settings import LogLevel
+from loractl.serving.traffic import TrafficSettings
+from loractl.settings import Fairness, LogLevel
 
 
 def config(home: Path) -> EngineConfig:
     plan = cpu_plan(slots=2, host_slots=4, is_mixed=False)
-    return EngineConfig(home, "tiny", "operator", plan, "0123", LogLevel.DEBUG)
+    traffic = TrafficSettings(Fairness.OFF, 3.5, records=False, trace_endpoint="http://localhost:4318/v1/traces")
+    return EngineConfig(home, "tiny", "operator", plan, "0123", LogLevel.DEBUG, is_guarded=True, traffic=traffic)
 
 
 def test_configuration_is_read_back_whole(tmp_path: Path) -> None:

@@ -15,10 +15,16 @@ def test_secrets_and_strangers_stay_out(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["PATH", "HOME", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "VLLM_API_KEY"]
+    "name", ["PATH", "HOME", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "VLLM_LOGGING_LEVEL"]
 )
 def test_what_the_engine_needs_is_passed(name: str) -> None:
     assert engine_environment({name: "x"}, {}).variables[name] == "x"
+
+
+def test_key_that_the_gateway_checks_is_not_the_engines() -> None:
+    environment = engine_environment({"VLLM_API_KEY": "x"}, {})
+
+    assert "VLLM_API_KEY" not in {*environment.variables, *environment.withheld}
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_server_says_where_it_answers_and_ends_with_zero_when_asked(
 def test_nothing_is_left_in_the_home_after_the_end(request_: ServeRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     run(request_, monkeypatch, "good", when_ready=stop)
 
-    assert [path.name for path in (request_.home / "run").iterdir()] == ["tiny.lock"]
+    assert sorted(path.name for path in (request_.home / "run").iterdir()) == ["operator.key", "tiny.lock"]
 
 
 def test_crash_at_the_start_shows_the_last_lines(request_: ServeRequest, monkeypatch: pytest.MonkeyPatch) -> None:

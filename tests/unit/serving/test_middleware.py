@@ -7,7 +7,7 @@ import os
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +20,8 @@ from loractl.gateway.asgi import Message
 from loractl.serving import composition
 from loractl.serving.config import CONFIG_VARIABLE, EngineConfig
 from loractl.serving.middleware import GatewayMiddleware
+from loractl.serving.operator_key import operator_key_path, write_operator_key
+from loractl.serving.traffic import TrafficSettings
 from loractl.settings import LogLevel
 from loractl_registry import Registry
 
@@ -63,8 +65,11 @@ def configured(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         versions = registry.versions(name="bot")
     assert versions
     plan = cpu_plan(slots=2, host_slots=4, is_mixed=True)
-    path = EngineConfig(home, "tiny", "operator", plan, "0123", LogLevel.ERROR).write()
-    monkeypatch.setenv(CONFIG_VARIABLE, str(path))
+    config = EngineConfig(
+        home, "tiny", "operator", plan, "0123", LogLevel.ERROR, is_guarded=False, traffic=TrafficSettings()
+    )
+    write_operator_key(home, "open-sesame")
+    monkeypatch.setenv(CONFIG_VARIABLE, str(config.write()))
     monkeypatch.setattr(composition, "VllmEngine", lambda state: state.engine)
     return home
 
@@ -106,7 +111,7 @@ def test_every_request_before_the_start_is_turned_away(configured: Path) -> None
     assert drive(story).inner.reached == []
 
 
-@pytest.mark.parametrize("broken", ["no configuration", "no registry", "no engine"])
+@pytest.mark.parametrize("broken", ["no configuration", "no registry", "no engine", "no operator's key"])
 def test_server_does_not_come_up_without_a_gateway(
     configured: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
@@ -114,6 +119,8 @@ def test_server_does_not_come_up_without_a_gateway(
         monkeypatch.delenv(CONFIG_VARIABLE)
     elif broken == "no registry":
         (configured / "registry.db").unlink()
+    elif broken == "no operator's key":
+        operator_key_path(configured).unlink()
     else:
         monkeypatch.setattr(composition, "VllmEngine", lambda state: state.missing)
 
@@ -125,8 +132,8 @@ def test_server_does_not_come_up_without_a_gateway(
     drive(story)
 
 
-def test_api_key_of_the_environment_is_wanted(configured: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VLLM_API_KEY", "open-sesame")
+def test_operators_key_is_wanted_where_the_server_is_guarded(configured: Path) -> None:
+    replace(EngineConfig.read(os.environ), is_guarded=True).write()
 
     async def story(server: Server) -> None:
         async with server.life():
