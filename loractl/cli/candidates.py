@@ -64,6 +64,10 @@ def _api_keys(home: Path, incomplete: str, _given: Given) -> list[Candidate]:
     return [(prefix, f"of {tenant}") for prefix, tenant in completing.api_keys(home, incomplete)]
 
 
+def _dashboards(_home: Path, _incomplete: str, _given: Given) -> list[Candidate]:
+    return [("grafana", "a dashboard"), ("prometheus", "alert rules")]
+
+
 _KINDS: Mapping[str, Callable[[Path, str, Given], list[Candidate]]] = {
     "adapter": _plain(completing.names, "adapter"),
     "base": _plain(completing.bases, "base"),
@@ -77,6 +81,7 @@ _KINDS: Mapping[str, Callable[[Path, str, Given], list[Candidate]]] = {
     "revocable": _movable(Verb.REVOKE),
     "stage": _stages,
     "rung": _rungs,
+    "dashboard": _dashboards,
     "tenant": _plain(completing.tenants, "tenant"),
     "api-key": _api_keys,
 }

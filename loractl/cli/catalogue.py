@@ -8,7 +8,7 @@ ADAPTERS, LIFECYCLE, SERVING, TENANTS, UPKEEP, SETUP = (
     "Bases and adapters",
     "Lifecycle",
     "Serving",
-    "Tenants",
+    "Tenants and use",
     "Upkeep",
     "Set-up",
 )
@@ -49,6 +49,8 @@ COMMANDS: dict[str, Entry] = {
     "demo": Entry("demo", SERVING),
     "tenant": Entry("tenants", TENANTS, is_group=True),
     "key": Entry("api_keys", TENANTS, is_group=True),
+    "requests": Entry("recorded", TENANTS),
+    "usage": Entry("recorded", TENANTS),
     "verify": Entry("integrity", UPKEEP),
     "fsck": Entry("integrity", UPKEEP),
     "gc": Entry("integrity", UPKEEP),
@@ -56,6 +58,7 @@ COMMANDS: dict[str, Entry] = {
     "import": Entry("archives", UPKEEP),
     "backup": Entry("archives", UPKEEP),
     "audit": Entry("auditing", UPKEEP, is_group=True),
+    "dashboard": Entry("dashboards", SETUP, is_group=True),
     "identity": Entry("identities", SETUP, is_group=True),
     "doctor": Entry("doctor", SETUP),
     "config": Entry("configuration", SETUP, is_group=True),
@@ -96,6 +99,8 @@ WORDS: dict[str, dict[str, str]] = {
     "tenant remove": {"name": "tenant"},
     "key create": {"tenant": "tenant"},
     "key list": {"tenant": "tenant"},
+    "requests": {"tenant": "tenant", "adapter": "adapter"},
+    "dashboard export": {"kind": "dashboard", "to": "folder"},
     "key revoke": {"prefix": "api-key"},
 }
 COMMON_WORDS = {"home": "folder"}

@@ -68,6 +68,9 @@ def test_what_is_checked_in_is_what_is_generated():
         pytest.param(("base", "remove", ""), ["tiny-moe"], id="base-argument"),
         pytest.param(("completion", "show", "--shell", "f"), ["fish"], id="shells"),
         pytest.param(("add", "x", "y", "--note", ""), [], id="free-text"),
+        pytest.param(("dashboard", "export", ""), ["grafana", "prometheus"], id="dashboards"),
+        pytest.param(("requests", "--outcome", "refused_q"), ["refused_quota"], id="outcomes"),
+        pytest.param(("usage", "--by", ""), ["adapter", "tenant"], id="usage-by"),
     ],
 )
 def test_offers_what_fits(offered, words, expected):
