@@ -60,6 +60,14 @@ def _rungs(home: Path, _incomplete: str, given: Given) -> list[Candidate]:
     return [(rung.value, "") for rung in LADDER[1:] if stage is None or climb(stage, rung)]
 
 
+def _api_keys(home: Path, incomplete: str, _given: Given) -> list[Candidate]:
+    return [(prefix, f"of {tenant}") for prefix, tenant in completing.api_keys(home, incomplete)]
+
+
+def _dashboards(_home: Path, _incomplete: str, _given: Given) -> list[Candidate]:
+    return [("grafana", "a dashboard"), ("prometheus", "alert rules")]
+
+
 _KINDS: Mapping[str, Callable[[Path, str, Given], list[Candidate]]] = {
     "adapter": _plain(completing.names, "adapter"),
     "base": _plain(completing.bases, "base"),
@@ -73,4 +81,7 @@ _KINDS: Mapping[str, Callable[[Path, str, Given], list[Candidate]]] = {
     "revocable": _movable(Verb.REVOKE),
     "stage": _stages,
     "rung": _rungs,
+    "dashboard": _dashboards,
+    "tenant": _plain(completing.tenants, "tenant"),
+    "api-key": _api_keys,
 }

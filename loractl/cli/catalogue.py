@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-ADAPTERS, LIFECYCLE, SERVING, UPKEEP, SETUP = (
+ADAPTERS, LIFECYCLE, SERVING, TENANTS, UPKEEP, SETUP = (
     "Bases and adapters",
     "Lifecycle",
     "Serving",
+    "Tenants and use",
     "Upkeep",
     "Set-up",
 )
-SECTIONS = (ADAPTERS, LIFECYCLE, SERVING, UPKEEP, SETUP)
+SECTIONS = (ADAPTERS, LIFECYCLE, SERVING, TENANTS, UPKEEP, SETUP)
 
 
 class Entry(NamedTuple):
@@ -46,6 +47,10 @@ COMMANDS: dict[str, Entry] = {
     "revoke": Entry("lifecycle", LIFECYCLE),
     "serve": Entry("serve", SERVING),
     "demo": Entry("demo", SERVING),
+    "tenant": Entry("tenants", TENANTS, is_group=True),
+    "key": Entry("api_keys", TENANTS, is_group=True),
+    "requests": Entry("recorded", TENANTS),
+    "usage": Entry("recorded", TENANTS),
     "verify": Entry("integrity", UPKEEP),
     "fsck": Entry("integrity", UPKEEP),
     "gc": Entry("integrity", UPKEEP),
@@ -53,6 +58,7 @@ COMMANDS: dict[str, Entry] = {
     "import": Entry("archives", UPKEEP),
     "backup": Entry("archives", UPKEEP),
     "audit": Entry("auditing", UPKEEP, is_group=True),
+    "dashboard": Entry("dashboards", SETUP, is_group=True),
     "identity": Entry("identities", SETUP, is_group=True),
     "doctor": Entry("doctor", SETUP),
     "config": Entry("configuration", SETUP, is_group=True),
@@ -87,5 +93,14 @@ WORDS: dict[str, dict[str, str]] = {
     "import": {"file": "file"},
     "backup": {"file": "file"},
     "identity trust": {"file": "file"},
+    "tenant add": {"adapters": "adapter"},
+    "tenant show": {"name": "tenant"},
+    "tenant set": {"name": "tenant", "adapters": "adapter"},
+    "tenant remove": {"name": "tenant"},
+    "key create": {"tenant": "tenant"},
+    "key list": {"tenant": "tenant"},
+    "requests": {"tenant": "tenant", "adapter": "adapter"},
+    "dashboard export": {"kind": "dashboard", "to": "folder"},
+    "key revoke": {"prefix": "api-key"},
 }
 COMMON_WORDS = {"home": "folder"}

@@ -153,6 +153,9 @@ def _registry(home: Path, open_registry: Callable[[], Registry]) -> Iterator[Che
     except RegistryError as error:
         yield Check("database", Health.FAIL, str(error), error.hint)
         return
+    from loractl.cli.tenancy_checks import tenancy_checks  # which is made of the checks here
+
+    yield from tenancy_checks(registry)
     schema = [finding for finding in findings if finding.kind == "schema"]
     damage = [finding for finding in findings if finding.kind != "schema"]
     yield _findings("database", damage, f"{count_text(len(versions), 'version')}, {count_text(len(bases), 'base')}")

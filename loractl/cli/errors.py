@@ -56,6 +56,27 @@ class NoSuchFileError(CliError):
         self.path = path
 
 
+class NoSuchRequestError(CliError):
+    """No request with this id is among those that were recorded."""
+
+    code = "cli.no_such_request"
+
+    def __init__(self, request_id: str) -> None:
+        hint = "records are kept for a limited time; see what there is: loractl requests"
+        super().__init__(f"no request {request_id[:80]!r} was recorded", hint=hint)
+        self.request_id = request_id
+
+
+class FileExistsCliError(CliError):
+    """The file to write is there already, with something else in it."""
+
+    code = "cli.file_exists"
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(f"{file} exists and is not overwritten", hint="pass --force, or another folder with --to")
+        self.file = file
+
+
 class ConfirmationNeededError(CliUsageError):
     """A question had to be asked, and there is nobody to ask."""
 
@@ -98,6 +119,8 @@ _FAMILIES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (VerificationFailedError, ExitCode.DENIED),
     (NotFoundError, ExitCode.NOT_FOUND),
     (NoSuchFileError, ExitCode.NOT_FOUND),
+    (NoSuchRequestError, ExitCode.NOT_FOUND),
+    (FileExistsCliError, ExitCode.CONFLICT),
     (ConflictError, ExitCode.CONFLICT),
 )
 
@@ -126,7 +149,8 @@ def failure_of(error: BaseException, environ: Mapping[str, str], home: Path | No
 
 def usage_failure(message: str, command: str) -> Failure:
     """Return what to tell about arguments that the parser of `command` refused."""
-    text = message.strip().rstrip(".")
+    # "Value error" is how pydantic, which reads words for Typer, begins what an enumeration refused.
+    text = message.strip().rstrip(".").replace(": Value error, ", ": ")
     lowered = text[:1].lower() + text[1:]
     return Failure(ExitCode.USAGE, CliUsageError.code, lowered, f"run: {command} --help")
 

@@ -17,7 +17,7 @@ TREE: Tree = {
         (),
         (
             Option('version', ('--version',), '', 'Print the version.', '', (), False, False, False),
-            *_COMMON), (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files, preflight and signatures.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('bom', 'Bases and adapters', 'Write the bill of materials of a version: CycloneDX, JSON, with base, data sets, licences and provenance.'), ('prove', 'Lifecycle', 'Show that an adapter changes what the base answers, and that every part of it does.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('approve', 'Lifecycle', 'Sign that you are for the next rung of a version.'), ('approvals', 'Lifecycle', 'Show the signed approvals of a version and what the policy asks for.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('audit', 'Upkeep', 'Whether what happened here is what was signed.'), ('identity', 'Set-up', 'Whose signatures count here, and for what.'), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.'))),
+            *_COMMON), (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files, preflight and signatures.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('bom', 'Bases and adapters', 'Write the bill of materials of a version: CycloneDX, JSON, with base, data sets, licences and provenance.'), ('prove', 'Lifecycle', 'Show that an adapter changes what the base answers, and that every part of it does.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('approve', 'Lifecycle', 'Sign that you are for the next rung of a version.'), ('approvals', 'Lifecycle', 'Show the signed approvals of a version and what the policy asks for.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('tenant', 'Tenants and use', 'Who may use what, and how much of it.'), ('key', 'Tenants and use', 'What clients of a tenant authenticate with.'), ('requests', 'Tenants and use', 'Show the requests that ended last, newest first, as servers recorded them.'), ('usage', 'Tenants and use', 'Show what each adapter or tenant used: requests, tokens, busy seconds and its share of them.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('audit', 'Upkeep', 'Whether what happened here is what was signed.'), ('dashboard', 'Set-up', 'What Grafana and Prometheus import.'), ('identity', 'Set-up', 'Whose signatures count here, and for what.'), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.'))),
     'base': Node(
         'base', 'Base models that adapters may belong to.',
         '', (),
@@ -190,6 +190,96 @@ TREE: Tree = {
             Option('port', ('--port',), 'PORT', 'Port of the server; another one if it is taken.', '', (), False, False, False),
             Option('adapters', ('--adapters',), 'FOLDER', 'Take the adapters from here, not from examples/demo.', '', (), False, False, False),
             *_COMMON), ()),
+    'tenant': Node(
+        'tenant', 'Who may use what, and how much of it.',
+        '', (),
+        (),
+        _COMMON, (('add', '', 'Add a tenant. Without --adapter it may use nothing yet.'), ('list', '', 'List every tenant with what it may use and how many keys it has.'), ('show', '', 'Show one tenant: access, weight, limits and keys.'), ('set', '', 'Change a tenant: what is given replaces what was, limits one by one; the rest stays.'), ('remove', '', 'Remove a tenant and revoke its keys, for good.'))),
+    'tenant add': Node(
+        'tenant add', 'Add a tenant. Without --adapter it may use nothing yet.',
+        '', ("loractl tenant add acme --adapter 'support-*' --limit tokens-per-minute=100000", "loractl tenant add batch --adapter '*' --weight 0.5 --limit concurrent=4 --limit poet:concurrent=1"),
+        (Argument('name', 'TENANT', 'Name of the tenant.', '', True, False),),
+        (
+            Option('adapters', ('--adapter',), 'PATTERN', "What it may use: an adapter or base, 'support-*', or one version as NAME@3; repeatable.", 'adapter', (), False, True, False),
+            Option('data_classes', ('--data-class',), 'CLASS', "Class of data that versions for it may be of, '*' for all; repeatable.", '', (), False, True, False),
+            Option('weight', ('--weight',), 'NUMBER', 'Share of the engine while it is short; 1 at first.', '', (), False, False, False),
+            Option('limits', ('--limit',), '[ADAPTER:]LIMIT=NUMBER', 'requests-per-minute, tokens-per-minute, tokens-per-day, concurrent, max-context or max-output; none takes it away; repeatable.', '', (), False, True, False),
+            *_COMMON), ()),
+    'tenant list': Node(
+        'tenant list', 'List every tenant with what it may use and how many keys it has.',
+        '', ('loractl tenant list', 'loractl tenant list --json'),
+        (),
+        _COMMON, ()),
+    'tenant show': Node(
+        'tenant show', 'Show one tenant: access, weight, limits and keys.',
+        '', ('loractl tenant show acme', 'loractl tenant show acme --json'),
+        (Argument('name', 'TENANT', 'Name of the tenant.', 'tenant', True, False),),
+        _COMMON, ()),
+    'tenant set': Node(
+        'tenant set', 'Change a tenant: what is given replaces what was, limits one by one; the rest stays.',
+        '', ('loractl tenant set acme --limit tokens-per-day=2000000 --limit concurrent=none', "loractl tenant set acme --adapter 'support-*' --adapter poet --weight 2"),
+        (Argument('name', 'TENANT', 'Name of the tenant.', 'tenant', True, False),),
+        (
+            Option('adapters', ('--adapter',), 'PATTERN', "What it may use: an adapter or base, 'support-*', or one version as NAME@3; repeatable.", 'adapter', (), False, True, False),
+            Option('data_classes', ('--data-class',), 'CLASS', "Class of data that versions for it may be of, '*' for all; repeatable.", '', (), False, True, False),
+            Option('weight', ('--weight',), 'NUMBER', 'Share of the engine while it is short; 1 at first.', '', (), False, False, False),
+            Option('limits', ('--limit',), '[ADAPTER:]LIMIT=NUMBER', 'requests-per-minute, tokens-per-minute, tokens-per-day, concurrent, max-context or max-output; none takes it away; repeatable.', '', (), False, True, False),
+            *_COMMON), ()),
+    'tenant remove': Node(
+        'tenant remove', 'Remove a tenant and revoke its keys, for good.',
+        '', ('loractl tenant remove acme --reason "left" --yes',),
+        (Argument('name', 'TENANT', 'Name of the tenant.', 'tenant', True, False),),
+        (
+            Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
+            Option('yes', ('--yes', '-y'), '', 'Do not ask.', '', (), False, False, False),
+            *_COMMON), ()),
+    'key': Node(
+        'key', 'What clients of a tenant authenticate with.',
+        '', (),
+        (),
+        _COMMON, (('create', '', 'Create an API key and write it to stdout, this once.'), ('list', '', 'List keys by their prefix; expired and revoked ones too.'), ('revoke', '', 'Revoke a key, for good; a running server refuses it within a second.'))),
+    'key create': Node(
+        'key create', 'Create an API key and write it to stdout, this once.',
+        'What is kept is a keyed hash: nobody can show it again. Clients send it as a bearer token.', ('loractl key create acme --expires 90d', 'KEY=$(loractl key create acme)'),
+        (Argument('tenant', 'TENANT', 'Whose key it is.', 'tenant', True, False),),
+        (
+            Option('expires', ('--expires',), '90d|DATE', 'When it ends: a span, the end of a day, or a time.', '', (), False, False, False),
+            *_COMMON), ()),
+    'key list': Node(
+        'key list', 'List keys by their prefix; expired and revoked ones too.',
+        '', ('loractl key list', 'loractl key list --tenant acme --json'),
+        (),
+        (
+            Option('tenant', ('--tenant',), 'TENANT', 'Only keys of this tenant.', 'tenant', (), False, False, False),
+            *_COMMON), ()),
+    'key revoke': Node(
+        'key revoke', 'Revoke a key, for good; a running server refuses it within a second.',
+        '', ('loractl key revoke 0123456789ab --reason "leaked" --yes',),
+        (Argument('prefix', 'PREFIX', 'Its 12 hexadecimal digits, with or without lora_ before them.', 'api-key', True, False),),
+        (
+            Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
+            Option('yes', ('--yes', '-y'), '', 'Do not ask.', '', (), False, False, False),
+            *_COMMON), ()),
+    'requests': Node(
+        'requests', 'Show the requests that ended last, newest first, as servers recorded them.',
+        '', ('loractl requests --since 1h --outcome engine', 'loractl requests --tenant acme --adapter support-bot@3 --json'),
+        (Argument('request_id', 'ID', "Only this one, as its answer's x-loractl-request-id said.", '', False, False),),
+        (
+            Option('tenant', ('--tenant',), 'TENANT', 'Only requests of this tenant.', 'tenant', (), False, False, False),
+            Option('adapter', ('--adapter',), 'NAME[@N]', 'Only of this adapter, or of one version of it.', 'adapter', (), False, False, False),
+            Option('outcome', ('--outcome',), 'ok|invalid|disconnected|aborted|timed_out|engine|internal|refused_key|refused_policy|refused_quota|refused_unknown', 'Only requests that ended so.', '', ('ok', 'invalid', 'disconnected', 'aborted', 'timed_out', 'engine', 'internal', 'refused_key', 'refused_policy', 'refused_quota', 'refused_unknown'), False, False, False),
+            Option('since', ('--since',), 'TIME', 'From then on: RFC 3339, the start of a date, or 2h, 3d ago.', '', (), False, False, False),
+            Option('limit', ('--limit',), 'N', 'At most this many, the newest.', '', (), False, False, False),
+            *_COMMON), ()),
+    'usage': Node(
+        'usage', 'Show what each adapter or tenant used: requests, tokens, busy seconds and its share of them.',
+        '', ('loractl usage --since 30d', 'loractl usage --by tenant --since 2026-01-01 --csv'),
+        (),
+        (
+            Option('by', ('--by',), 'adapter|tenant', 'What is added up together.', '', ('adapter', 'tenant'), False, False, False),
+            Option('since', ('--since',), 'TIME', 'From then on: RFC 3339, the start of a date, or 2h, 3d ago.', '', (), False, False, False),
+            Option('csv', ('--csv',), '', 'Write CSV with a heading.', '', (), False, False, False),
+            *_COMMON), ()),
     'verify': Node(
         'verify', 'Hash the stored files again and compare.',
         'Exit code 3 if any differ.', ('loractl verify support-bot@3', 'loractl verify --json'),
@@ -243,6 +333,19 @@ TREE: Tree = {
         (
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history. Asked for on a terminal.', '', (), False, False, False),
             Option('yes', ('--yes', '-y'), '', 'Do not ask.', '', (), False, False, False),
+            *_COMMON), ()),
+    'dashboard': Node(
+        'dashboard', 'What Grafana and Prometheus import.',
+        '', (),
+        (),
+        _COMMON, (('export', '', 'Write a dashboard or alert rules, made from the metrics that servers have; always the same bytes.'),)),
+    'dashboard export': Node(
+        'dashboard export', 'Write a dashboard or alert rules, made from the metrics that servers have; always the same bytes.',
+        '', ('loractl dashboard export grafana --to grafana/dashboards', 'loractl dashboard export prometheus --force'),
+        (Argument('kind', 'grafana|prometheus', 'A dashboard for Grafana, or alert rules for Prometheus.', 'dashboard', True, False),),
+        (
+            Option('to', ('--to',), 'FOLDER', 'Folder to write it to, created if needed; default this one.', 'folder', (), False, False, False),
+            Option('force', ('--force',), '', 'Overwrite what is there.', '', (), False, False, False),
             *_COMMON), ()),
     'identity': Node(
         'identity', 'Whose signatures count here, and for what.',

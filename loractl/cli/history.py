@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,6 +11,7 @@ import typer
 from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import context_of
+from loractl.cli.moments import parse_time
 from loractl.cli.params import RefArgument
 from loractl.cli.style import Style, clean, count_text
 from loractl.cli.tables import Column, table
@@ -33,25 +33,6 @@ _EVENT_COLUMNS = (
     Column("reason", Style.dim, priority=4),
 )
 _CHANGE_COLUMNS = (Column("", Style.dim), Column("before"), Column("after"))
-_AGO = re.compile(r"([1-9][0-9]{0,5})\s*(s|m|h|d|w)(?:\s+ago)?", re.ASCII)
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-
-
-def parse_time(text: str) -> datetime:
-    """Read a moment: RFC 3339, a date (the end of that day, UTC), or how long ago, such as ``2h``.
-
-    Raises:
-        typer.BadParameter: It is none of these.
-    """
-    if ago := _AGO.fullmatch(text.strip()):
-        return datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(f"{text!r} is no time; write 2026-01-31, 2026-01-31T09:00:00Z or 2h") from error
-    if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text.strip()):
-        moment += timedelta(days=1, microseconds=-1)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 @app.command("history", cls=Command, epilog="loractl history support-bot\nloractl history --at 2026-01-31")

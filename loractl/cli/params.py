@@ -12,13 +12,21 @@ from loractl_registry.refs import Ref, parse_name, parse_ref
 from loractl_registry.stages import Stage
 
 
+def expanded(path: Path) -> Path:
+    """Return `path` with a leading ``~`` resolved, or as it is where nobody has that name, as a shell does."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def existing_file(text: str) -> Path:
     """Return `text` as a path to a file.
 
     Raises:
         NoSuchFileError: There is none.
     """
-    path = Path(text).expanduser()
+    path = expanded(Path(text))
     if not path.is_file():
         raise NoSuchFileError(path)
     return path

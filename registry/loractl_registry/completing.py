@@ -84,6 +84,29 @@ def rollbackable(home: Path, incomplete: str = "") -> list[str]:
     ]
 
 
+def tenants(home: Path, incomplete: str = "") -> list[str]:
+    """Return the names of tenants that begin with `incomplete`."""
+    return [
+        str(name)
+        for (name,) in _rows(
+            home,
+            "SELECT name FROM tenant WHERE removed_at IS NULL AND name >= ? AND name < ? ORDER BY name LIMIT ?",
+            (incomplete, incomplete + _AFTER_ALL_NAMES, LIMIT),
+        )
+    ]
+
+
+def api_keys(home: Path, incomplete: str = "") -> list[tuple[str, str]]:
+    """Return the prefixes, which begin with `incomplete`, of keys that can be revoked, each with its tenant."""
+    rows = _rows(
+        home,
+        "SELECT k.prefix, t.name FROM api_key k JOIN tenant t ON t.id = k.tenant_id"
+        " WHERE k.revoked_at IS NULL AND k.prefix >= ? AND k.prefix < ? ORDER BY k.prefix LIMIT ?",
+        (incomplete, incomplete + _AFTER_ALL_NAMES, LIMIT),
+    )
+    return [(str(prefix), str(tenant)) for prefix, tenant in rows]
+
+
 def _rows(home: Path, query: str, values: tuple[object, ...]) -> list[tuple[object, ...]]:
     try:
         path = home / "registry.db"

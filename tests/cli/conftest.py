@@ -18,6 +18,7 @@ from loractl_registry import Ref, Registry, Stage
 
 GOLDENS = Path(__file__).parents[1] / "golden" / "cli"
 _SIGNED = re.compile(r'"(statement|decision|head|key_id|public_key)": "[^"]+"')
+_API_KEY = re.compile(r'"(?:[0-9a-f]{12}|lora_[0-9a-f]{12}_[0-9a-f]{64})"')
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,15}(?:Z|\+00:00)")
 
 
@@ -92,7 +93,7 @@ def golden(request: pytest.FixtureRequest, tmp_path: Path, inputs: Path) -> Call
 
     def check(name: str, text: str) -> None:
         # A key is another one in every run, and so is everything that it signs.
-        stable = _SIGNED.sub(r'"\1": "<\1>"', _TIME.sub("<time>", text))
+        stable = _SIGNED.sub(r'"\1": "<\1>"', _API_KEY.sub('"<key>"', _TIME.sub("<time>", text)))
         for found, word in ((str(tmp_path), "<tmp>"), (str(inputs), "<inputs>")):
             stable = stable.replace(found, word)
         pretty = json.dumps(json.loads(stable), indent=2, ensure_ascii=False) + "\n"

@@ -16,6 +16,7 @@ from loractl.cli.generate import generated
 from loractl.cli.grammar import TREE
 from loractl.cli.installing import install_plan
 from loractl.cli.scripts import FILE_NAMES, Shell, script_of
+from loractl_registry import Registry
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -67,10 +68,28 @@ def test_what_is_checked_in_is_what_is_generated():
         pytest.param(("base", "remove", ""), ["tiny-moe"], id="base-argument"),
         pytest.param(("completion", "show", "--shell", "f"), ["fish"], id="shells"),
         pytest.param(("add", "x", "y", "--note", ""), [], id="free-text"),
+        pytest.param(("dashboard", "export", ""), ["grafana", "prometheus"], id="dashboards"),
+        pytest.param(("requests", "--outcome", "refused_q"), ["refused_quota"], id="outcomes"),
+        pytest.param(("usage", "--by", ""), ["adapter", "tenant"], id="usage-by"),
     ],
 )
 def test_offers_what_fits(offered, words, expected):
     assert offered(*words) == expected
+
+
+def test_offers_tenants_and_the_keys_that_can_be_revoked(offered, lived_in):
+    with Registry.open(lived_in) as registry:
+        for name in ("acme", "other"):
+            registry.tenancy.add(name, actor="alice")
+        registry.tenancy.add("gone", actor="alice")
+        registry.tenancy.remove("gone", actor="alice", reason="x")
+        kept, revoked = (registry.tenancy.create_key("acme", actor="alice")[0].prefix for _ in range(2))
+        registry.tenancy.revoke_key(revoked, actor="alice", reason="x")
+
+    assert offered("tenant", "show", "") == offered("key", "create", "") == ["acme", "other"]
+    assert offered("key", "list", "--tenant", "o") == ["other"]
+    assert offered("key", "revoke", "") == offered("key", "revoke", kept[:4]) == [kept]
+    assert offered("tenant", "add", "new", "--adapter", "p") == ["poet"]
 
 
 def test_offers_from_the_home_that_is_on_the_line(offered, tmp_path):
