@@ -20,6 +20,7 @@ from loractl.gateway.errors import (
     GatewayError,
     InternalError,
     ModelNotFoundError,
+    RouteNotFoundError,
     answer_error,
     refuse_websocket,
 )
@@ -36,6 +37,7 @@ from loractl.gateway.scrape import answer_metrics
 from loractl.gateway.table import Target
 from loractl.gateway.turns import turn_of
 from loractl.observability.outcomes import Outcome
+from loractl.web.assets import asset
 
 _logger = logging.getLogger(__name__)
 
@@ -146,6 +148,13 @@ class Gateway:
                 door.require_operator(headers)
                 state = self._live.document(self._reconciler, await self._trouble())
                 await _send_json(send, state, extra=_NOT_KEPT)
+            case Route.PAGE:
+                file = None if name is None else asset(name)
+                if file is None:
+                    raise RouteNotFoundError
+                await send_answer(
+                    send, status=OK_STATUS, body=file.body, content_type=file.content_type, extra=file.headers
+                )
             case Route.COMPLETIONS | Route.CHAT_COMPLETIONS | Route.RESPONSES:
                 with self._controls.journal.open(request_id, headers) as exchange:
                     await self._generate(route, scope, receive, send, exchange)

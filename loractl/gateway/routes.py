@@ -8,6 +8,7 @@ from typing import cast
 
 from loractl.gateway.asgi import Scope
 from loractl.gateway.errors import RouteNotFoundError
+from loractl.web.assets import PATHS as PAGE_PATHS
 
 _MODELS_PREFIX = "/v1/models/"
 
@@ -23,6 +24,7 @@ class Route(Enum):
     HEALTH = ("GET", "/health")
     METRICS = ("GET", "/metrics")
     STATE = ("GET", "/loractl/v1/state")
+    PAGE = ("GET", "/ui")
 
     @property
     def path(self) -> str:
@@ -31,11 +33,14 @@ class Route(Enum):
         return path
 
 
-_EXACT: Mapping[tuple[str, str], Route] = {route.value: route for route in Route if route is not Route.MODEL}
+_EXACT: Mapping[tuple[str, str], Route] = {
+    **{route.value: route for route in Route if route is not Route.MODEL},
+    **{("GET", path): Route.PAGE for path in PAGE_PATHS},
+}
 
 
 def match_route(scope: Scope) -> tuple[Route, str | None]:
-    """Return the route of an HTTP request, with the model's name if it is for one model.
+    """Return the route of an HTTP request, with the model's name if it is for one model, or the file of the page.
 
     The path has to be spelled exactly: nothing is decoded, collapsed or trimmed, so that no later layer can read it
     differently. ``%40`` in a model's name is the one exception, because some clients encode the ``@`` of a ref.
@@ -47,7 +52,7 @@ def match_route(scope: Scope) -> tuple[Route, str | None]:
     raw_path = cast("bytes | None", scope.get("raw_path"))
     route = _EXACT.get((method, path))
     if route is not None and (raw_path is None or raw_path == path.encode()):
-        return route, None
+        return route, path if route is Route.PAGE else None
     name = path.removeprefix(_MODELS_PREFIX)
     is_exact = raw_path is None or raw_path.replace(b"%40", b"@") == path.encode()
     if method == "GET" and name != path and is_exact and _is_plain(name):
