@@ -1,8 +1,10 @@
 """How much latency the gateway adds at 200 concurrent streams, over a fake engine.
 
-Two servers run side by side: the fake engine's own, and the same behind the gateway. Each of 200 clients keeps one
+Two servers run side by side: the fake engine's own, and the same behind the gateway with everything on: a key to check,
+limits to count against and save, fair turns, metrics, and a record of every request. Each of 200 clients keeps one
 stream going after another; blocks of load on the one and on the other alternate, so that whatever else the machine does
-meets both. Every request is one row of the raw file; the table is computed from the rows alone.
+meets both. Every block is one row of the raw file, with the times of each of its requests; the table is computed from
+the rows alone.
 
 On a machine that has other work, run it as `chrt -f 10 python benchmarks/gateway.py`: while something else has the
 core, a server and its threads wait for each other many times as long as what is measured here.
@@ -27,10 +29,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
@@ -38,12 +41,18 @@ from loractl.engine.fake import FakeEngine, FakeServer
 from loractl.engine.ports import EngineAdapter
 from loractl.gateway import ReconcilerTimes
 from loractl.gateway.asgi import Receive, Scope, Send
+from loractl.gateway.keeping import Keeping
+from loractl.observability.metrics import Metrics
+from loractl.observability.records import RecordWriter
+from loractl.quotas import CounterFile, CounterSaving, Quotas
 from loractl_registry import Stage, VersionRef
+from loractl_registry.tenancy import Limits
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 RESULTS = Path(__file__).parent / "results" / "gateway.jsonl"
 VARIANTS = ("direct", "gateway")
+TIMES = ("first_ms", "gap_ms", "worst_gap_ms")
 P50_BOUND_MS, P99_BOUND_MS = 1.0, 5.0
 _BOOTSTRAPS = 400
 
@@ -74,6 +83,14 @@ class Load:
 
 
 @dataclass(frozen=True)
+class Server:
+    """One that runs, and the header that opens it."""
+
+    port: int
+    key: str
+
+
+@dataclass(frozen=True)
 class Row:
     """One request: time to the first event, and the median and the largest gap between events."""
 
@@ -89,13 +106,24 @@ def serve(variant: str, token_s: float, port_file: Path) -> None:
     from support.gateway import make_house
 
     with tempfile.TemporaryDirectory() as folder:
-        house = make_house(Path(folder), engine=FakeEngine(token_s=token_s), times=ReconcilerTimes())
+        metrics, file = Metrics(), CounterFile.open(Path(folder) / "quotas.db")
+        records, quotas = RecordWriter(Path(folder) / "requests.db", counters=metrics), Quotas()
+        house = make_house(
+            Path(folder),
+            engine=FakeEngine(token_s=token_s),
+            times=ReconcilerTimes(),
+            keeping=Keeping(quotas, CounterSaving(quotas, file), records),
+            records=records,
+            metrics=metrics,
+        )
         house.server.is_recording = False
+        plenty = Limits(requests_per_minute=10**6, tokens_per_minute=10**9, concurrent=10**4, tokens_per_day=10**12)
+        key = house.registry.tenancy.add("acme", "poet", limits=plenty)["authorization"]
         for number in range(1, 4):
             house.registry.set(f"poet@{number}", Stage.LIVE)
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
-        port_file.with_suffix(".tmp").write_text(str(listener.getsockname()[1]))
+        port_file.with_suffix(".tmp").write_text(f"{listener.getsockname()[1]}\n{key}")
         port_file.with_suffix(".tmp").rename(port_file)
         app: object = house.gateway if variant == "gateway" else _Admitting(house.server, Path(folder) / "poet@3")
         config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="on", backlog=1024)  # type: ignore[arg-type]
@@ -118,11 +146,11 @@ class _Admitting:
         await self._server(scope, receive, send)
 
 
-def request_of(load: Load, num_tokens: int) -> bytes:
-    """Return the bytes of one request, the same for both servers: they name the exact version."""
+def request_of(load: Load, num_tokens: int, key: str) -> bytes:
+    """Return the bytes of one request, alike for both servers: they name the exact version and carry a key."""
     body = {"model": "poet@3", "prompt": "x" * load.prompt_bytes, "max_tokens": num_tokens, "stream": True}
     raw = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(raw)}\r\n"
+    head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\nauthorization: {key}\r\ncontent-length: {len(raw)}\r\n"
     return head.encode() + b"content-type: application/json\r\n\r\n" + raw
 
 
@@ -140,14 +168,14 @@ async def one_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
     return times
 
 
-async def client(port: int, load: Load, rng: random.Random, began: float) -> list[list[float]]:
+async def client(server: Server, load: Load, rng: random.Random, began: float) -> list[list[float]]:
     """Keep one stream going after another, and return the times of those that began after the warm-up."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     await asyncio.sleep(began + rng.random() * load.tokens * load.token_s - time.perf_counter())
     answers: list[list[float]] = []
     while time.perf_counter() < began + load.block_s:
         num_tokens = rng.randint(load.tokens // 2, load.tokens * 3 // 2)
-        times = await one_stream(reader, writer, request_of(load, num_tokens))
+        times = await one_stream(reader, writer, request_of(load, num_tokens, server.key))
         if times[0] >= began + load.warmup_s:
             answers.append(times)
         await asyncio.sleep(rng.random() * load.token_s)
@@ -155,10 +183,10 @@ async def client(port: int, load: Load, rng: random.Random, began: float) -> lis
     return answers
 
 
-async def block(variant: str, index: int, port: int, load: Load, rng: random.Random) -> list[Row]:
+async def block(variant: str, index: int, server: Server, load: Load, rng: random.Random) -> list[Row]:
     """Put one block of load on one server; the clients begin spread over the length of one answer."""
     began = time.perf_counter()
-    clients = [client(port, load, random.Random(rng.random()), began) for _ in range(load.streams)]
+    clients = [client(server, load, random.Random(rng.random()), began) for _ in range(load.streams)]
     rows: list[Row] = []
     for answers in await asyncio.gather(*clients):
         for times in answers:
@@ -166,7 +194,7 @@ async def block(variant: str, index: int, port: int, load: Load, rng: random.Ran
             gaps = [after - before for before, after in itertools.pairwise(times[1:-1])]
             first = times[1] - times[0]
             values = (first, statistics.median(gaps), max(gaps))
-            rows.append(Row(variant, index, *(round(1000 * value, 3) for value in values)))
+            rows.append(Row(variant, index, *(round(1000 * value, 2) for value in values)))
     return rows
 
 
@@ -181,11 +209,11 @@ def run(load: Load) -> list[Row]:
             subprocess.Popen([*command, "--serve", name, "--port-file", str(file)]) for name, file in files.items()
         ]
         try:
-            ports = {variant: _port(file) for variant, file in files.items()}
+            ready = {variant: _server(file) for variant, file in files.items()}
             for index in range(load.rounds):
                 order = VARIANTS if index % 2 == 0 else VARIANTS[::-1]
                 for variant in order:
-                    rows += asyncio.run(block(variant, index, ports[variant], load, rng))
+                    rows += asyncio.run(block(variant, index, ready[variant], load, rng))
                     print(f"round {index + 1} of {load.rounds}: {variant}", file=sys.stderr)
         finally:
             for server in servers:
@@ -195,20 +223,20 @@ def run(load: Load) -> list[Row]:
     return rows
 
 
-def _port(file: Path) -> int:
+def _server(file: Path) -> Server:
     deadline = time.monotonic() + 30
     while not file.exists():
         if time.monotonic() > deadline:
             raise RuntimeError("the server did not start")
         time.sleep(0.05)
-    port = int(file.read_text())
+    port, key = file.read_text().splitlines()
     while time.monotonic() < deadline:
         try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
+            socket.create_connection(("127.0.0.1", int(port)), 1).close()
         except OSError:
             time.sleep(0.05)
         else:
-            return port
+            return Server(int(port), key)
     raise RuntimeError("the server does not listen")
 
 
@@ -257,6 +285,19 @@ def difference(pairs: list[tuple[float, float]]) -> tuple[float, float, float]:
     return statistics.median(differences), percentile(drawn, 0.025), percentile(drawn, 0.975)
 
 
+def packed(rows: list[Row]) -> Iterator[dict[str, object]]:
+    """Yield one line a block, with a list for each time."""
+    for (block, variant), members in itertools.groupby(rows, key=lambda row: (row.block, row.variant)):
+        found = list(members)
+        yield {"variant": variant, "block": block, **{name: [getattr(row, name) for row in found] for name in TIMES}}
+
+
+def unpacked(line: dict[str, Any]) -> list[Row]:
+    """Return the rows of one line."""
+    times = zip(*(line[name] for name in TIMES), strict=True)
+    return [Row(line["variant"], line["block"], *values) for values in times]
+
+
 def conditions(load: Load) -> dict[str, object]:
     """Return what a reader of the rows has to know."""
     commit = subprocess.run(
@@ -289,13 +330,13 @@ def main() -> int:
         return 0
     if options.report:
         lines = [json.loads(line) for line in options.report.read_text().splitlines()]
-        return 0 if report([Row(**line) for line in lines if "variant" in line]) else 1
+        return 0 if report([row for line in lines if "variant" in line for row in unpacked(line)]) else 1
     load = Load(rounds=options.rounds)
     before = conditions(load)
     rows = run(load)
     options.out.parent.mkdir(exist_ok=True)
     with options.out.open("w") as file:
-        for line in (before, *map(asdict, rows)):
+        for line in (before, *packed(rows)):
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
     return 0 if report(rows) else 1
 

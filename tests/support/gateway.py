@@ -21,7 +21,7 @@ from loractl.gateway import Gateway, GatewaySettings, Reconciler, ReconcilerTime
 from loractl.gateway.asgi import ASGIApp, Message
 from loractl.gateway.callers import Door
 from loractl.gateway.controls import Controls
-from loractl.gateway.exchange import Journal
+from loractl.gateway.exchange import Journal, RecordSink
 from loractl.gateway.keeping import Keeping
 from loractl.gateway.live import LiveState
 from loractl.gateway.table import RefusalOf
@@ -399,7 +399,8 @@ def make_controls(
     engine: FakeEngine,
     *,
     keeping: Keeping | None = None,
-    records: MemoryRecords | None = None,
+    records: RecordSink | None = None,
+    metrics: Metrics | None = None,
     limits: Limits | None = None,
     policy: Policy = Policy.VTC,
     **door: object,
@@ -409,7 +410,7 @@ def make_controls(
     admission = AdmissionController(
         capacity=lambda: Capacity(engine.max_num_seqs), weight_of=doorman.weight_of, limits=limits, policy=policy
     )
-    return Controls(doorman, keeping.quotas, admission, Journal(Metrics(), records))
+    return Controls(doorman, keeping.quotas, admission, Journal(metrics or Metrics(), records))
 
 
 def make_house(
@@ -421,12 +422,13 @@ def make_house(
     settings: GatewaySettings | None = None,
     registry: MemoryRegistry | None = None,
     keeping: Keeping | None = None,
+    records: RecordSink | None = None,
     **options: object,
 ) -> House:
     """Put a gateway together that does not run yet; `options` are those of `make_controls`."""
     registry = registry or MemoryRegistry(root)
-    engine, records, keeping = engine or FakeEngine(), MemoryRecords(), keeping or Keeping()
-    controls = make_controls(engine, keeping=keeping, records=records, **options)  # type: ignore[arg-type]
+    engine, memory, keeping = engine or FakeEngine(), MemoryRecords(), keeping or Keeping()
+    controls = make_controls(engine, keeping=keeping, records=records or memory, **options)  # type: ignore[arg-type]
     reconciler = Reconciler(
         engine=engine,
         registry=ServedRegistry(registry.open, registry.database, "base", "loractl serve"),
@@ -438,7 +440,7 @@ def make_house(
     server = FakeServer(engine)
     live = LiveState(controls, slots=8, fairness="vtc")
     gateway = Gateway(server, reconciler=reconciler, controls=controls, live=live, keeping=keeping, settings=settings)
-    return House(registry, engine, server, reconciler, controls, records, gateway, Client(gateway))
+    return House(registry, engine, server, reconciler, controls, memory, gateway, Client(gateway))
 
 
 @contextlib.asynccontextmanager
