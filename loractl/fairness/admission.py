@@ -270,7 +270,8 @@ class AdmissionController:
                 self._admit(ticket, now, is_reserved=is_reserved)
 
     def _next(self, capacity: Capacity, now: float) -> tuple[Ticket, bool] | None:
-        reserve = min(self._limits.reserve, max(0, capacity.max_num_seqs - 1))
+        wanted = self._limits.reserve if capacity.keeps_reserve else 0
+        reserve = min(wanted, max(0, capacity.max_num_seqs - 1))
         if self._in_flight - self._reserved_in_flight < capacity.max_num_seqs - reserve:
             lane = self._chooser.choose(now, is_light=False)
             if lane is not None and self._fits(lane.head, capacity) and self._may_prefill(lane.head):

@@ -56,11 +56,13 @@ class Capacity:
         kv_use: Share of its KV cache in use, 0 to 1.
         max_tokens: Bound of the sum of input and largest output over everything in flight, or None. The engine can
             preempt, so this may well be more than its cache holds.
+        keeps_reserve: Whether `Limits.reserve` holds now; where one tenant is alone, its seats would be lost.
     """
 
     max_num_seqs: int
     kv_use: float = 0.0
     max_tokens: int | None = None
+    keeps_reserve: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -482,3 +482,26 @@ def test_weight_that_is_none_is_refused_and_leaves_nothing(weight: float) -> Non
 def test_settings_that_make_no_sense_are_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ValueError, match=r"cannot|must"):
         make()
+
+
+def test_tenant_that_is_alone_has_the_reserved_seats_too() -> None:
+    async def main() -> None:
+        is_shared = False
+        controller = AdmissionController(
+            capacity=lambda: Capacity(4, keeps_reserve=is_shared), limits=Limits(reserve=1)
+        )
+        held = [controller.admit(Request("acme", None, 1, 1)) for _ in range(5)]
+        entering = [asyncio.ensure_future(one.__aenter__()) for one in held]
+        await asyncio.sleep(0)
+        assert controller.in_flight == 4
+
+        is_shared = True
+        await held[0].__aexit__(None, None, None)
+        await asyncio.sleep(0)
+        assert (controller.in_flight, controller.waiting) == (3, 1)
+        async with controller.admit(Request("other", None, 1, 1)):
+            assert controller.in_flight == 4
+        for task in entering:
+            task.cancel()
+
+    run_virtual(main())
