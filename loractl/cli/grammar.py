@@ -218,7 +218,9 @@ TREE: Tree = {
         (Argument('name', 'TENANT', 'Name of the tenant.', 'tenant', True, False),),
         (
             Option('adapters', ('--adapter',), 'PATTERN', "What it may use: an adapter or base, 'support-*', or one version as NAME@3; repeatable.", 'adapter', (), False, True, False),
+            Option('no_adapters', ('--no-adapters',), '', 'It may use nothing, until --adapter says otherwise.', '', (), False, False, False),
             Option('data_classes', ('--data-class',), 'CLASS', "Class of data that versions for it may be of, '*' for all; repeatable.", '', (), False, True, False),
+            Option('no_data_classes', ('--no-data-classes',), '', 'No class of data.', '', (), False, False, False),
             Option('weight', ('--weight',), 'NUMBER', 'Share of the engine while it is short; 1 at first.', '', (), False, False, False),
             Option('limits', ('--limit',), '[ADAPTER:]LIMIT=NUMBER', 'requests-per-minute, tokens-per-minute, tokens-per-day, concurrent, max-context or max-output; none takes it away; repeatable.', '', (), False, True, False),
             *_COMMON), ()),
