@@ -24,14 +24,12 @@ AdaptersOption = Annotated[
     typer.Option(
         "--adapter",
         metavar="PATTERN",
-        help="What it may use: an adapter or base, 'support-*', or one version as NAME@3; repeatable.",
+        help="What it may use: an adapter or base, 'support-*', or one version as NAME@3.",
     ),
 ]
 ClassesOption = Annotated[
     list[str],
-    typer.Option(
-        "--data-class", metavar="CLASS", help="Class of data that versions for it may be of, '*' for all; repeatable."
-    ),
+    typer.Option("--data-class", metavar="CLASS", help="Class of data that versions for it may be of, '*' for all."),
 ]
 WeightOption = Annotated[
     float | None, typer.Option("--weight", metavar="NUMBER", help="Share of the engine while it is short; 1 at first.")
@@ -43,7 +41,7 @@ LimitsOption = Annotated[
         parser=parse_limit,
         metavar="[ADAPTER:]LIMIT=NUMBER",
         help="requests-per-minute, tokens-per-minute, tokens-per-day, concurrent, max-context or max-output;"
-        " none takes it away; repeatable.",
+        " none takes it away.",
     ),
 ]
 
