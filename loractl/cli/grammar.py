@@ -200,10 +200,10 @@ TREE: Tree = {
         '', ("loractl tenant add acme --adapter 'support-*' --limit tokens-per-minute=100000", "loractl tenant add batch --adapter '*' --weight 0.5 --limit concurrent=4 --limit poet:concurrent=1"),
         (Argument('name', 'TENANT', 'Name of the tenant.', '', True, False),),
         (
-            Option('adapters', ('--adapter',), 'PATTERN', "What it may use: an adapter or base, 'support-*', or one version as NAME@3; repeatable.", 'adapter', (), False, True, False),
-            Option('data_classes', ('--data-class',), 'CLASS', "Class of data that versions for it may be of, '*' for all; repeatable.", '', (), False, True, False),
+            Option('adapters', ('--adapter',), 'PATTERN', "What it may use: an adapter or base, 'support-*', or one version as NAME@3.", 'adapter', (), False, True, False),
+            Option('data_classes', ('--data-class',), 'CLASS', "Class of data that versions for it may be of, '*' for all.", '', (), False, True, False),
             Option('weight', ('--weight',), 'NUMBER', 'Share of the engine while it is short; 1 at first.', '', (), False, False, False),
-            Option('limits', ('--limit',), '[ADAPTER:]LIMIT=NUMBER', 'requests-per-minute, tokens-per-minute, tokens-per-day, concurrent, max-context or max-output; none takes it away; repeatable.', '', (), False, True, False),
+            Option('limits', ('--limit',), '[ADAPTER:]LIMIT=NUMBER', 'requests-per-minute, tokens-per-minute, tokens-per-day, concurrent, max-context or max-output; none takes it away.', '', (), False, True, False),
             *_COMMON), ()),
     'tenant list': Node(
         'tenant list', 'List every tenant with what it may use and how many keys it has.',
@@ -220,10 +220,12 @@ TREE: Tree = {
         '', ('loractl tenant set acme --limit tokens-per-day=2000000 --limit concurrent=none', "loractl tenant set acme --adapter 'support-*' --adapter poet --weight 2"),
         (Argument('name', 'TENANT', 'Name of the tenant.', 'tenant', True, False),),
         (
-            Option('adapters', ('--adapter',), 'PATTERN', "What it may use: an adapter or base, 'support-*', or one version as NAME@3; repeatable.", 'adapter', (), False, True, False),
-            Option('data_classes', ('--data-class',), 'CLASS', "Class of data that versions for it may be of, '*' for all; repeatable.", '', (), False, True, False),
+            Option('adapters', ('--adapter',), 'PATTERN', "What it may use: an adapter or base, 'support-*', or one version as NAME@3.", 'adapter', (), False, True, False),
+            Option('no_adapters', ('--no-adapters',), '', 'It may use nothing, until --adapter says otherwise.', '', (), False, False, False),
+            Option('data_classes', ('--data-class',), 'CLASS', "Class of data that versions for it may be of, '*' for all.", '', (), False, True, False),
+            Option('no_data_classes', ('--no-data-classes',), '', 'No class of data.', '', (), False, False, False),
             Option('weight', ('--weight',), 'NUMBER', 'Share of the engine while it is short; 1 at first.', '', (), False, False, False),
-            Option('limits', ('--limit',), '[ADAPTER:]LIMIT=NUMBER', 'requests-per-minute, tokens-per-minute, tokens-per-day, concurrent, max-context or max-output; none takes it away; repeatable.', '', (), False, True, False),
+            Option('limits', ('--limit',), '[ADAPTER:]LIMIT=NUMBER', 'requests-per-minute, tokens-per-minute, tokens-per-day, concurrent, max-context or max-output; none takes it away.', '', (), False, True, False),
             *_COMMON), ()),
     'tenant remove': Node(
         'tenant remove', 'Remove a tenant and revoke its keys, for good.',
@@ -267,7 +269,7 @@ TREE: Tree = {
         (
             Option('tenant', ('--tenant',), 'TENANT', 'Only requests of this tenant.', 'tenant', (), False, False, False),
             Option('adapter', ('--adapter',), 'NAME[@N]', 'Only of this adapter, or of one version of it.', 'adapter', (), False, False, False),
-            Option('outcome', ('--outcome',), 'ok|invalid|disconnected|aborted|timed_out|engine|internal|refused_key|refused_policy|refused_quota|refused_unknown', 'Only requests that ended so.', '', ('ok', 'invalid', 'disconnected', 'aborted', 'timed_out', 'engine', 'internal', 'refused_key', 'refused_policy', 'refused_quota', 'refused_unknown'), False, False, False),
+            Option('outcome', ('--outcome',), 'OUTCOME', 'Only requests that ended so: ok, invalid, disconnected, aborted, timed_out, engine, internal, refused_key, refused_policy, refused_quota, refused_unknown.', '', ('ok', 'invalid', 'disconnected', 'aborted', 'timed_out', 'engine', 'internal', 'refused_key', 'refused_policy', 'refused_quota', 'refused_unknown'), False, False, False),
             Option('since', ('--since',), 'TIME', 'From then on: RFC 3339, the start of a date, or 2h, 3d ago.', '', (), False, False, False),
             Option('limit', ('--limit',), 'N', 'At most this many, the newest.', '', (), False, False, False),
             *_COMMON), ()),

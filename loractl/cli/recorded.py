@@ -91,7 +91,10 @@ def requests(
         _Spoken | None,
         typer.Option(parser=_adapter, metavar="NAME[@N]", help="Only of this adapter, or of one version of it."),
     ] = None,
-    outcome: Annotated[Outcome | None, typer.Option(help="Only requests that ended so.")] = None,
+    outcome: Annotated[
+        Outcome | None,
+        typer.Option(metavar="OUTCOME", help=f"Only requests that ended so: {', '.join(Outcome)}."),
+    ] = None,
     since: SinceOption = None,
     limit: Annotated[int, typer.Option(min=1, metavar="N", help="At most this many, the newest.")] = 100,
 ) -> None:

@@ -24,14 +24,12 @@ AdaptersOption = Annotated[
     typer.Option(
         "--adapter",
         metavar="PATTERN",
-        help="What it may use: an adapter or base, 'support-*', or one version as NAME@3; repeatable.",
+        help="What it may use: an adapter or base, 'support-*', or one version as NAME@3.",
     ),
 ]
 ClassesOption = Annotated[
     list[str],
-    typer.Option(
-        "--data-class", metavar="CLASS", help="Class of data that versions for it may be of, '*' for all; repeatable."
-    ),
+    typer.Option("--data-class", metavar="CLASS", help="Class of data that versions for it may be of, '*' for all."),
 ]
 WeightOption = Annotated[
     float | None, typer.Option("--weight", metavar="NUMBER", help="Share of the engine while it is short; 1 at first.")
@@ -43,7 +41,7 @@ LimitsOption = Annotated[
         parser=parse_limit,
         metavar="[ADAPTER:]LIMIT=NUMBER",
         help="requests-per-minute, tokens-per-minute, tokens-per-day, concurrent, max-context or max-output;"
-        " none takes it away; repeatable.",
+        " none takes it away.",
     ),
 ]
 
@@ -124,19 +122,25 @@ def change(
     name: NameArgument,
     *,
     adapters: AdaptersOption = [],  # noqa: B006
+    no_adapters: Annotated[
+        bool, typer.Option("--no-adapters", help="It may use nothing, until --adapter says otherwise.")
+    ] = False,
     data_classes: ClassesOption = [],  # noqa: B006
+    no_data_classes: Annotated[bool, typer.Option("--no-data-classes", help="No class of data.")] = False,
     weight: WeightOption = None,
     limits: LimitsOption = [],  # noqa: B006
 ) -> None:
     """Change a tenant: what is given replaces what was, limits one by one; the rest stays."""
-    if not (adapters or data_classes or limits or weight is not None):
+    patterns = _replaced(adapters, "--adapter", "--no-adapters", is_none=no_adapters)
+    classes = _replaced(data_classes, "--data-class", "--no-data-classes", is_none=no_data_classes)
+    if patterns is None and classes is None and weight is None and not limits:
         raise CliUsageError(f"nothing to change about {name}", hint="give --adapter, --data-class, --weight or --limit")
     app, said = context_of(ctx), gather(limits)
     made = app.registry.tenancy.change(
         name,
         actor=app.actor,
-        adapters=adapters or None,
-        data_classes=data_classes or None,
+        adapters=patterns,
+        data_classes=classes,
         weight=weight,
         limits=said.in_all,
         adapter_limits=said.by_adapter,
@@ -158,6 +162,13 @@ def remove(ctx: typer.Context, name: NameArgument, *, reason: ReasonOption = Non
         lambda style: [f"Removed tenant {style.bold(name)}, {count_text(len(removed.keys), 'key')} revoked"],
         hint="loractl tenant list",
     )
+
+
+def _replaced(given: list[str], flag: str, no_flag: str, *, is_none: bool) -> list[str] | None:
+    """Return what replaces a list, which may be nothing, or None where nobody said anything."""
+    if given and is_none:
+        raise CliUsageError(f"{flag} and {no_flag} exclude each other", hint="give one of them")
+    return given if given or is_none else None
 
 
 def _changed(name: str, was: Mapping[str, object], style: Style) -> Iterator[str]:

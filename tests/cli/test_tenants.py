@@ -78,6 +78,14 @@ def test_set_replaces_patterns_and_changes_limits_one_by_one(cli, tenant):
     assert "was so already" in cli("tenant", "set", "acme", "--adapter", "poet").out
 
 
+def test_pause_keeps_the_tenant_and_its_keys(cli, tenant):
+    paused = cli("tenant", "set", "acme", "--no-adapters", "--no-data-classes", "--json").data
+
+    assert (paused["adapters"], paused["data_classes"]) == ([], [])
+    assert paused["was"] == {"adapters": ["support-*"], "data_classes": ["internal"]}
+    assert cli("key", "list", "--json").data[0]["state"] == "active"
+
+
 @pytest.mark.parametrize(
     ("argv", "code", "said"),
     [
@@ -95,6 +103,7 @@ def test_set_replaces_patterns_and_changes_limits_one_by_one(cli, tenant):
             ("tenant", "add", "b", "--limit", "concurrent=1", "--limit", "concurrent=2"), 2, "cli.usage", id="twice"
         ),
         pytest.param(("tenant", "set", "acme"), 2, "cli.usage", id="nothing"),
+        pytest.param(("tenant", "set", "acme", "--adapter", "x", "--no-adapters"), 2, "cli.usage", id="both"),
         pytest.param(("tenant", "set", "nobody", "--weight", "2"), 4, "tenancy.tenant_not_found", id="set-unknown"),
         pytest.param(("tenant", "remove", "acme", "--reason", "x"), 2, "cli.confirmation_needed", id="no-yes"),
         pytest.param(("tenant", "remove", "acme", "--yes"), 2, "cli.confirmation_needed", id="no-reason"),

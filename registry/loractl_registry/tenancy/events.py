@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
+from loractl_registry._faults import reach
 from loractl_registry._store import audit
 from loractl_registry._store.audit import NewEvent
 from loractl_registry._store.rows import to_json
@@ -52,6 +53,7 @@ def append_sealed(connection: sqlite3.Connection, event: NewEvent, pepper: Peppe
     """
     place = (audit.next_sequence(connection), to_text(event.at), event.actor, event.action, event.subject, event.reason)
     audit.append(connection, replace(event, detail={**event.detail, SEAL: _seal(place, event.detail, pepper)}))
+    reach("tenancy.before_commit")
 
 
 def last_tenant_events(connection: sqlite3.Connection, pepper: Pepper) -> Mapping[str, LastEvent]:

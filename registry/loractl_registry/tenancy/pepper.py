@@ -8,6 +8,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
+from loractl_registry._faults import reach
 from loractl_registry._files import written_beside
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.home_errors import refusal_of as os_refusal_of
@@ -84,4 +85,5 @@ def ensure_pepper(home: Path) -> Pepper:
         # Another process may have been faster; then its pepper is the one that counts.
         with suppress(FileExistsRefusedError), written_beside(path) as part, os_errors_named(part):
             part.write_bytes(secrets.token_bytes(PEPPER_BYTES))
+            reach("pepper.before_rename")
     return load_pepper(home)
