@@ -14,7 +14,8 @@ PREFIX = "LORACTL_"
 CONFIG_FILE = "config.toml"
 # Read by loractl itself, beside the settings below.
 PASSPHRASE_VARIABLE = "LORACTL_IDENTITY_PASSPHRASE"  # noqa: S105  # the name of a variable
-OTHER_VARIABLES = frozenset({"LORACTL_DEBUG", PASSPHRASE_VARIABLE})
+OPERATOR_KEY_VARIABLE = "LORACTL_OPERATOR_KEY"
+OTHER_VARIABLES = frozenset({"LORACTL_DEBUG", PASSPHRASE_VARIABLE, OPERATOR_KEY_VARIABLE})
 
 
 class SettingsError(Exception):

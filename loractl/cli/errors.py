@@ -124,12 +124,15 @@ _FAMILIES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (ConflictError, ExitCode.CONFLICT),
 )
 
-# Errors of the server, known by code so that only `loractl serve` imports it.
+# Errors known by code, so that only the commands that raise them import them.
 _CODES: Mapping[str, ExitCode] = {
     "serve.port_taken": ExitCode.CONFLICT,
     "serve.already_served": ExitCode.CONFLICT,
     "serve.flag_refused": ExitCode.USAGE,
     "settings.invalid": ExitCode.USAGE,
+    "top.no_server": ExitCode.NOT_FOUND,
+    "top.key_refused": ExitCode.DENIED,
+    "top.key_file": ExitCode.DENIED,
 }
 
 

@@ -43,6 +43,16 @@ class Out:
             if hint:
                 self.hint(hint)
 
+    def line(self, text: str) -> bool:
+        """Write `text`, one of many results, at once; return whether anybody still reads."""
+        try:
+            self._stdout.write(text + "\n")
+            self._stdout.flush()
+        except BrokenPipeError:
+            mute(self._stdout)
+            return False
+        return True
+
     def note(self, text: str) -> None:
         """Say something that is no data."""
         if not self.is_quiet and not self.is_json:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from itertools import accumulate
+from operator import add
 from typing import NamedTuple
 
 from loractl.observability.definitions import (
@@ -22,7 +25,7 @@ from loractl.observability.definitions import (
     TOTAL_LATENCY,
     Metric,
 )
-from loractl.observability.series import NS, Series
+from loractl.observability.series import NS, Key, Series
 from loractl.observability.snapshot import Snapshot
 from loractl_registry.clock import to_text
 
@@ -35,6 +38,9 @@ HISTOGRAMS: Mapping[str, Metric] = {
     "total": TOTAL_LATENCY,
     "queue": QUEUE_TIME,
 }
+
+# Copied and not made for each row, because hashing members of an enumeration takes as long as all the rest.
+_ZEROES = {metric: {str(value): 0 for value in metric.values} for metric in (ERROR_REQUESTS, REFUSED_REQUESTS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +144,7 @@ def live_state(
         tenants: Likewise; one that only the snapshot knows is listed without weight and limits.
         uptime_s: Seconds since the start on a clock that does not go backwards; readers divide by its differences.
     """
-    rows = [series for series in snapshot.series if series.labels.adapter != FOLDED]
+    everybody, by_adapter, by_tenant = _tallies(snapshot)
     return {
         "format": FORMAT,
         "at": to_text(now),
@@ -147,44 +153,113 @@ def live_state(
         "health": asdict(health),
         "fairness": fairness,
         "engine": asdict(capacity),
-        **_load(snapshot.series),
-        "adapters": _adapters(rows, base=base, known=adapters, resident=snapshot.resident),
-        "tenants": _tenants(rows, tenants),
-        "totals": _totals(snapshot.series),
+        **everybody.load(),
+        "adapters": _adapters(by_adapter, base=base, known=adapters, resident=snapshot.resident),
+        "tenants": _tenants(by_tenant, tenants),
+        "totals": everybody.totals(),
     }
 
 
+class _Tally:
+    """What several series hold together."""
+
+    __slots__ = ("_counters", "_histograms", "_in_flight", "_sums_ns", "_waiting")
+
+    def __init__(self) -> None:
+        self._waiting = self._in_flight = 0
+        self._counters: defaultdict[Key, int] = defaultdict(int)
+        self._histograms: dict[Metric, list[int]] = {}
+        self._sums_ns: defaultdict[Metric, int] = defaultdict(int)
+
+    def add(self, series: Series) -> None:
+        """Take in one more."""
+        self._waiting += series.waiting
+        self._in_flight += series.in_flight
+        for key, count in series.counters.items():
+            self._counters[key] += count
+        for (metric, _), histogram in series.histograms.items():
+            held = self._histograms.get(metric)
+            self._histograms[metric] = list(map(add, held, histogram.counts)) if held else histogram.counts
+            self._sums_ns[metric] += histogram.sum_ns
+
+    @property
+    def is_worth_listing(self) -> bool:
+        """Whether anything happened: what has no series of its own is always in a snapshot, mostly empty."""
+        return bool(self._counters or self._histograms or self._waiting or self._in_flight)
+
+    def load(self) -> dict[str, int]:
+        """Return how many requests there are now."""
+        return {"waiting": self._waiting, "in_flight": self._in_flight}
+
+    def totals(self) -> dict[str, object]:
+        """Return what was counted since the start."""
+        count = self._counters.get
+        return {
+            "requests": count((REQUESTS, ""), 0),
+            "errors": self._by_kind(ERROR_REQUESTS),
+            "refused": self._by_kind(REFUSED_REQUESTS),
+            "input_tokens": count((INPUT_TOKENS, ""), 0),
+            "output_tokens": count((OUTPUT_TOKENS, ""), 0),
+            "busy_s": count((BUSY_SECONDS, ""), 0) / NS,
+            **{name: self._histogram(metric) for name, metric in HISTOGRAMS.items()},
+        }
+
+    def _by_kind(self, metric: Metric) -> dict[str, int]:
+        found = _ZEROES[metric].copy()
+        found.update((value, count) for (of, value), count in self._counters.items() if of is metric)
+        return found
+
+    def _histogram(self, metric: Metric) -> dict[str, object]:
+        """Return one; what is beyond the last bucket is in the count alone, because JSON has no infinity."""
+        counts = self._histograms.get(metric)
+        if counts is None:
+            return {"count": 0, "sum_s": 0.0, "buckets": []}
+        *cumulative, count = accumulate(counts)
+        buckets = [[bound, total] for bound, total in zip(metric.buckets, cumulative, strict=True)]
+        return {"count": count, "sum_s": self._sums_ns[metric] / NS, "buckets": buckets}
+
+
+def _tallies(snapshot: Snapshot) -> tuple[_Tally, dict[tuple[str, str], _Tally], dict[str, _Tally]]:
+    everybody = _Tally()
+    by_adapter: defaultdict[tuple[str, str], _Tally] = defaultdict(_Tally)
+    by_tenant: defaultdict[str, _Tally] = defaultdict(_Tally)
+    for series in snapshot.series:
+        everybody.add(series)
+        # What was folded away is history: it has no row, and nobody's rate goes back for it.
+        if series.labels.adapter != FOLDED:
+            by_adapter[series.labels.adapter, series.labels.version].add(series)
+            by_tenant[series.labels.tenant].add(series)
+    return everybody, by_adapter, by_tenant
+
+
 def _adapters(
-    rows: Sequence[Series], *, base: BaseFacts, known: Iterable[AdapterFacts], resident: Sequence[tuple[str, str]]
+    tallies: dict[tuple[str, str], _Tally],
+    *,
+    base: BaseFacts,
+    known: Iterable[AdapterFacts],
+    resident: Iterable[tuple[str, str]],
 ) -> list[dict[str, object]]:
-    grouped: dict[tuple[str, str], list[Series]] = {}
-    for series in rows:
-        grouped.setdefault(series.labels[:2], []).append(series)
     stages = {(each.name, str(each.version)): each.stage for each in known}
     held = set(resident)
     # The base's own requests are labelled with a word of ours, because an adapter may not have its name either.
-    first = _adapter((base.name, ""), None, grouped.pop((BASE, ""), []), is_resident=True)
-    keys = stages.keys() | {key for key, series in grouped.items() if _is_worth_listing(series)}
-    return [
-        first,
-        *(
-            _adapter(key, stages.get(key), grouped.get(key, []), is_resident=key in held)
-            for key in sorted(keys, key=lambda key: (key[0], _number(key[1]) or 0))
-        ),
-    ]
+    first = _adapter((base.name, ""), None, tallies.pop((BASE, ""), _Tally()), is_resident=True)
+    keys = stages.keys() | {key for key, tally in tallies.items() if tally.is_worth_listing}
+    rows = (
+        _adapter(key, stages.get(key), tallies.get(key, _Tally()), is_resident=key in held)
+        for key in sorted(keys, key=lambda key: (key[0], _number(key[1]) or 0))
+    )
+    return [first, *rows]
 
 
-def _adapter(
-    key: tuple[str, str], stage: str | None, series: Sequence[Series], *, is_resident: bool
-) -> dict[str, object]:
+def _adapter(key: tuple[str, str], stage: str | None, tally: _Tally, *, is_resident: bool) -> dict[str, object]:
     name, version = key
     return {
         "name": name,
         "version": _number(version),
         "stage": stage,
         "is_resident": is_resident,
-        **_load(series),
-        "totals": _totals(series),
+        **tally.load(),
+        "totals": tally.totals(),
     }
 
 
@@ -192,63 +267,18 @@ def _number(version: str) -> int | None:
     return int(version) if version.isascii() and version.isdigit() else None
 
 
-def _tenants(rows: Sequence[Series], known: Iterable[TenantFacts]) -> list[dict[str, object]]:
-    grouped: dict[str, list[Series]] = {}
-    for series in rows:
-        grouped.setdefault(series.labels.tenant, []).append(series)
+def _tenants(tallies: Mapping[str, _Tally], known: Iterable[TenantFacts]) -> list[dict[str, object]]:
     facts = {each.name: each for each in known}
-    names = sorted(facts.keys() | {name for name, series in grouped.items() if _is_worth_listing(series)})
-    return [_tenant(name, facts.get(name), grouped.get(name, [])) for name in names]
+    names = sorted(facts.keys() | {name for name, tally in tallies.items() if tally.is_worth_listing})
+    return [_tenant(name, facts.get(name), tallies.get(name, _Tally())) for name in names]
 
 
-def _tenant(name: str, facts: TenantFacts | None, series: Sequence[Series]) -> dict[str, object]:
+def _tenant(name: str, facts: TenantFacts | None, tally: _Tally) -> dict[str, object]:
     return {
         "name": name,
         "weight": facts.weight if facts else None,
-        **_load(series),
+        **tally.load(),
         "limits": dict(facts.limits) if facts else {},
         "standing": [each._asdict() for each in facts.standing] if facts else [],
-        "totals": _totals(series),
+        "totals": tally.totals(),
     }
-
-
-def _is_worth_listing(series: Sequence[Series]) -> bool:
-    """Whether anything happened: what has no series of its own is always in a snapshot, mostly empty."""
-    return any(each.counters or each.histograms or each.waiting or each.in_flight for each in series)
-
-
-def _load(series: Iterable[Series]) -> dict[str, int]:
-    waiting = in_flight = 0
-    for each in series:
-        waiting += each.waiting
-        in_flight += each.in_flight
-    return {"waiting": waiting, "in_flight": in_flight}
-
-
-def _totals(series: Sequence[Series]) -> dict[str, object]:
-    return {
-        "requests": _count(series, REQUESTS),
-        "errors": {outcome: _count(series, ERROR_REQUESTS, outcome) for outcome in ERROR_REQUESTS.values},
-        "refused": {outcome: _count(series, REFUSED_REQUESTS, outcome) for outcome in REFUSED_REQUESTS.values},
-        "input_tokens": _count(series, INPUT_TOKENS),
-        "output_tokens": _count(series, OUTPUT_TOKENS),
-        "busy_s": _count(series, BUSY_SECONDS) / NS,
-        **{name: _histogram(series, metric) for name, metric in HISTOGRAMS.items()},
-    }
-
-
-def _count(series: Iterable[Series], metric: Metric, value: str = "") -> int:
-    return sum(each.counters.get((metric, value), 0) for each in series)
-
-
-def _histogram(series: Iterable[Series], metric: Metric) -> dict[str, object]:
-    """Return all of one metric; what is beyond the last bucket is in the count alone, because JSON has no infinity."""
-    keys = [(metric, value) for value in metric.values or ("",)]
-    found = [histogram for each in series for key in keys if (histogram := each.histograms.get(key)) is not None]
-    buckets: list[list[float]] = []
-    total = 0
-    for bound, *counts in zip(metric.buckets, *(each.counts[:-1] for each in found), strict=True) if found else ():
-        total += sum(counts)
-        buckets.append([bound, total])
-    count = total + sum(each.counts[-1] for each in found)
-    return {"count": count, "sum_s": sum(each.sum_ns for each in found) / NS, "buckets": buckets}

@@ -57,6 +57,11 @@ class AdapterRow(_Part):
     totals: Totals
 
     @property
+    def is_base(self) -> bool:
+        """Whether the base itself answers; the rows of loractl's own begin with ``_``, as no name may."""
+        return self.version is None and not self.name.startswith("_")
+
+    @property
     def ref(self) -> str:
         """The name as a client writes it."""
         return self.name if self.version is None else f"{self.name}@{self.version}"

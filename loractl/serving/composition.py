@@ -26,10 +26,8 @@ from loractl.serving.operator_key import read_operator_key
 from loractl.vllm_plugin.engine import VllmEngine
 from loractl_registry import AdapterVersion, Ref, Registry
 
-
 _RESERVED = 3 / 16
-"""Share of the engine's seats that a busy tenant leaves free for quiet ones: 97 % of the throughput, and 1.7 times a quiet
-tenant's lone time to first token at the 99th percentile, in the model of benchmarks/fairness.py."""
+"""Share of the engine's seats that a busy tenant leaves to quiet ones; benchmarks/fairness.py has what that costs."""
 
 
 class _Server(Protocol):
