@@ -36,7 +36,6 @@ if TYPE_CHECKING:
         VersionVerification,
     )
     from loractl_registry.preflight import PreflightReport
-    from loractl_registry.tenants import Tenancy
 
 
 class Registry(Facets):
@@ -100,13 +99,6 @@ class Registry(Facets):
         from loractl_registry.identities import Identities
 
         return Identities(self._context)
-
-    @property
-    def tenancy(self) -> Tenancy:
-        """Who may ask a server for what, and how much of it."""
-        from loractl_registry.tenants import Tenancy
-
-        return Tenancy(self._context)
 
     # Bases
 
