@@ -195,6 +195,10 @@ class FakeServer:
             self.headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
         if method == "POST" and path in ("/v1/completions", "/v1/chat/completions", "/v1/responses"):
             await self._generate(scope, await _read(receive), receive, send)
+        elif (method, path) == ("POST", "/tokenize"):
+            asked = cast("dict[str, object]", json.loads(await _read(receive)))
+            count = len(str(asked.get("prompt") or asked.get("messages")).split())
+            await _send_whole(send, 200, json.dumps({"count": count}).encode())
         else:
             await _send_whole(send, 200, b'"reached the engine"')
 

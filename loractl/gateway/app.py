@@ -6,14 +6,15 @@ import json
 import logging
 import uuid
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-from loractl.gateway.amounts import hold_to_bounds
+from loractl.gateway.amounts import amounts_of, hold_to_bounds, needs_count
 from loractl.gateway.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, headers_of, send_answer
 from loractl.gateway.bodies import BodyLimits, ClientGoneError, model_of, parse_request, read_body, render_request
 from loractl.gateway.callers import Caller
 from loractl.gateway.controls import Controls
+from loractl.gateway.counting import longest_prompt
 from loractl.gateway.errors import (
     OK_STATUS,
     UNHEALTHY_STATUS,
@@ -172,7 +173,13 @@ class Gateway:
         # Boarding follows resolving without a pause: a revocation finds the request either not resolved or on its way.
         with ExitStack() as stack:
             flight = stack.enter_context(self._reconciler.flights.board(target.version.ref)) if target.version else None
-            amounts = hold_to_bounds(route, request, caller, target.adapter)
+            amounts = amounts_of(route, request)
+            if needs_count(amounts, caller, target.adapter):
+                longest = await longest_prompt(
+                    self._app, scope, receive, route=route, request=request, model=target.model
+                )
+                amounts = replace(amounts, longest_input=amounts.most_input if longest is None else longest)
+            amounts = hold_to_bounds(route, request, amounts, caller, target.adapter)
             exchange.reserved(controls.reserve(caller, target.adapter, amounts))
             asked = controls.turn(caller, target, amounts, deadline_s=self._settings.queue_timeout_s)
             async with turn_of(controls.admission, asked, receive, flight) as grant:

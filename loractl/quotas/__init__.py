@@ -7,7 +7,7 @@ from loractl.quotas.limiter import Quotas, Saved
 from loractl.quotas.moments import Clocks
 from loractl.quotas.reservation import Reservation
 from loractl.quotas.saving import INTERVAL_S, CounterSaving
-from loractl.quotas.sizes import SizeRefusal, bounded_output
+from loractl.quotas.sizes import SizeRefusal, bounded_output, context_of
 from loractl.quotas.standing import Gauge, LimitKind, Refusal, Standing
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Standing",
     "UnknownTenantError",
     "bounded_output",
+    "context_of",
     "refusal_body",
     "refusal_headers",
     "standing_headers",

@@ -21,6 +21,11 @@ class SizeRefusal:
     asked: int
 
 
+def context_of(tenant: Tenant, adapter: str) -> int | None:
+    """Return the most tokens that one prompt and its answer may have together, None for no bound."""
+    return min(_limits(tenant, adapter, "max_context"), default=None)
+
+
 def bounded_output(tenant: Tenant, adapter: str, *, input_tokens: int, asked: int | None) -> int | SizeRefusal | None:
     """Return the most tokens that the answer may have, None for no bound, or why the request is refused.
 
@@ -33,7 +38,7 @@ def bounded_output(tenant: Tenant, adapter: str, *, input_tokens: int, asked: in
     output = min(_limits(tenant, adapter, "max_output"), default=None)
     if output is not None and asked is not None and asked > output:
         return SizeRefusal("max_output", output, asked)
-    context = min(_limits(tenant, adapter, "max_context"), default=None)
+    context = context_of(tenant, adapter)
     if context is not None and input_tokens + (1 if asked is None else asked) > context:
         return SizeRefusal("max_context", context, input_tokens + (1 if asked is None else asked))
     left = None if context is None else context - input_tokens

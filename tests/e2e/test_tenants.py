@@ -178,6 +178,28 @@ def _is_refused(client: openai.OpenAI) -> bool:
     return False
 
 
+def test_context_of_a_tenant_is_counted_by_the_engines_tokenizer(world: World) -> None:
+    with Registry.open(world.home) as registry:
+        registry.tenancy.add("brief", actor="tester", adapters=["open"], limits=Limits(max_context=120))
+        key = registry.tenancy.create_key("brief", actor="tester")[1].reveal()
+    client = openai.OpenAI(base_url=f"{world.url}/v1", api_key=key, max_retries=0, timeout=120)
+    assert eventually(
+        lambda: httpx.get(f"{world.url}/v1/models", headers={"authorization": f"Bearer {key}"}).is_success
+    )
+    messages = [{"role": "user", "content": fresh(60)}]
+
+    assert client.completions.create(model="open", prompt=fresh(8), max_tokens=4).usage is not None
+    for ask in (
+        lambda: client.completions.create(model="open", prompt=fresh(80), max_tokens=4),
+        lambda: client.completions.create(model="open", prompt=[fresh(2), list(range(5, 130))], max_tokens=4),  # type: ignore[list-item]
+        lambda: client.chat.completions.create(model="open", messages=messages, max_tokens=4),  # type: ignore[arg-type]
+        lambda: client.responses.create(model="open", input=fresh(80), max_output_tokens=4),
+    ):
+        with pytest.raises(openai.BadRequestError) as refused:
+            ask()
+        assert refused.value.code == "context_length_exceeded"
+
+
 def test_every_request_has_a_record_with_its_version_and_no_content(world: World) -> None:
     marker = fresh(4)
     answer = world.client("other").completions.with_raw_response.create(model="open", prompt=marker, max_tokens=3)

@@ -202,6 +202,20 @@ async def test_answer_is_bounded_to_what_the_tenant_may_have(
     assert refused[0].json()["error"]["code"] == "context_length_exceeded"  # type: ignore[index]
 
 
+async def test_context_is_what_the_engine_counts_where_an_estimate_could_be_wrong(house: House) -> None:
+    acme = house.client.with_key(house.registry.tenancy.add("acme", limits=Limits(max_context=300)))
+    async with running(house):
+        short_in_bytes = await acme.ask("poet", prompt="a " * 400)
+        short_in_tokens = await acme.ask("poet", prompt="x" * 3000, max_tokens=10)
+        batch = await acme.ask("poet", prompt=["hello", "a " * 400])
+        small = await acme.ask("poet", prompt="hello", max_tokens=200)
+
+    assert [one.status for one in (short_in_bytes, batch)] == [400, 400]
+    assert short_in_bytes.json()["error"]["code"] == "context_length_exceeded"  # type: ignore[index]
+    assert [one.status for one in (short_in_tokens, small)] == [200, 200]
+    assert house.server.reached.count(("POST", "/tokenize")) == 4
+
+
 async def test_usage_is_counted_and_hidden_from_a_stream_that_did_not_ask(house: House) -> None:
     async with running(house):
         plain = await house.client.ask("poet", prompt="a b c", stream=True, max_tokens=4)
