@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -21,6 +22,12 @@ from loractl.observability.live_state import AdapterFacts, HealthFacts
 from loractl.observability.state_document import parse_state
 from loractl.serving.state import RunState, process_start, remove_state, write_state
 from loractl_registry import Registry
+
+
+@pytest.fixture(autouse=True)
+def without_gpus(monkeypatch):
+    """What a machine has must not show in what is compared."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
 
 
 @pytest.fixture
@@ -107,6 +114,18 @@ def test_once_as_json_is_what_the_server_says(cli, server):
     assert result.data["base"]["name"] == "tiny-moe"
     assert result.data["gpus"] == []
     assert parse_state(result.out.encode()).totals.requests == 6
+
+
+def test_document_and_refusal_have_the_keys_that_they_had(cli, announce, golden):
+    refused = cli("top", "--json")
+    state = LiveState()
+    state.serve(BOT, times=2)
+    with closing(LiveServer(state)) as server:
+        announce(server.port)
+        told = cli("top", "--json", "--once")
+
+    golden("error-no-server", refused.err)
+    golden("top", told.out)
 
 
 @pytest.mark.parametrize(
