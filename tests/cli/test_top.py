@@ -453,6 +453,16 @@ def test_ctrl_z_does_not_leave_a_strange_terminal_behind(screen, server):
     assert session.wait() == 0
 
 
+def test_terminal_that_cannot_move_gets_tables(screen, server):
+    session = screen("--interval", "100ms", TERM="dumb")
+
+    session.expect("support-bot@3")
+    session.send("\x03")
+
+    assert session.wait() == 130
+    assert "\x1b" not in session.raw
+
+
 def test_screen_fits_a_small_terminal(screen, server):
     server.state.adapters = [AdapterFacts("support-bot", number, "approved") for number in range(1, 200)]
     session = screen("--interval", "100ms", columns=60)
