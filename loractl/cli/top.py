@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from typing import Annotated
@@ -65,8 +66,6 @@ def top(
 def _watch(
     app: AppContext, base: str | None, interval_s: float, controls: Controls, *, is_plain: bool, is_once: bool
 ) -> None:
-    import os
-
     from loractl.cli.live_source import LiveSource  # help and completion must not pay for rich, pydantic and the rest
     from loractl.cli.top_loop import Watch, show_screen, write_documents, write_tables
 
@@ -75,7 +74,11 @@ def _watch(
         app.out.emit(watch.document, lambda _: ())
     elif app.flags.json:
         write_documents(watch, app.out)
-    elif is_plain or is_once or app.flags.no_input or not (sys.stdin.isatty() and sys.stdout.isatty()):
+    elif is_plain or is_once or app.flags.no_input or not _has_screen():
         write_tables(watch, controls, app.out, is_once=is_once)
     else:
         show_screen(watch, controls)
+
+
+def _has_screen() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty() and os.environ.get("TERM") != "dumb"

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -21,6 +22,12 @@ from loractl.observability.live_state import AdapterFacts, HealthFacts
 from loractl.observability.state_document import parse_state
 from loractl.serving.state import RunState, process_start, remove_state, write_state
 from loractl_registry import Registry
+
+
+@pytest.fixture(autouse=True)
+def without_gpus(monkeypatch):
+    """What a machine has must not show in what is compared."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
 
 
 @pytest.fixture
@@ -107,6 +114,18 @@ def test_once_as_json_is_what_the_server_says(cli, server):
     assert result.data["base"]["name"] == "tiny-moe"
     assert result.data["gpus"] == []
     assert parse_state(result.out.encode()).totals.requests == 6
+
+
+def test_document_and_refusal_have_the_keys_that_they_had(cli, announce, golden):
+    refused = cli("top", "--json")
+    state = LiveState()
+    state.serve(BOT, times=2)
+    with closing(LiveServer(state)) as server:
+        announce(server.port)
+        told = cli("top", "--json", "--once")
+
+    golden("error-no-server", refused.err)
+    golden("top", told.out)
 
 
 @pytest.mark.parametrize(
@@ -432,6 +451,16 @@ def test_ctrl_z_does_not_leave_a_strange_terminal_behind(screen, server):
     session.send("q")
 
     assert session.wait() == 0
+
+
+def test_terminal_that_cannot_move_gets_tables(screen, server):
+    session = screen("--interval", "100ms", TERM="dumb")
+
+    session.expect("support-bot@3")
+    session.send("\x03")
+
+    assert session.wait() == 130
+    assert "\x1b" not in session.raw
 
 
 def test_screen_fits_a_small_terminal(screen, server):

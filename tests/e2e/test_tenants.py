@@ -18,12 +18,16 @@ from pathlib import Path
 import httpx
 import openai
 import pytest
+from support.chromium import Browser
+from support.cli import clean_environment, run_process
 from support.engine import build_base
 from support.registry import BaseShape, write_adapter
 from support.serving import ServeBody, eventually
 
+from loractl.observability.state_document import parse_state
 from loractl.quotas import CounterFile
 from loractl.serving.operator_key import read_operator_key
+from loractl.web.assets import PATHS as PAGE_PATHS
 from loractl_registry import Registry, Stage, parse_ref
 from loractl_registry.tenancy import Limits
 
@@ -216,6 +220,35 @@ def test_every_request_has_a_record_with_its_version_and_no_content(world: World
     assert "other" in kept
     assert marker not in kept
     assert marker.encode() not in b"".join(path.read_bytes() for path in world.home.glob("requests.db*"))
+
+
+def test_top_tells_what_the_metrics_tell(world: World) -> None:
+    world.client("acme").completions.create(model="open", prompt="hi", max_tokens=3, extra_body={"ignore_eos": True})
+
+    told = run_process(["top", "--json", "--once"], clean_environment(world.home))
+
+    assert (told.code, told.err) == (0, "")
+    state = parse_state(told.out.encode())
+    assert {row.ref for row in state.adapters} >= {BASE, "open@1", "secret@1"}
+    assert {row.name for row in state.tenants} >= {"acme", "other", "small"}
+    for found, name in ((state.totals.requests, "requests"), (state.totals.output_tokens, "output_tokens")):
+        assert found == world.total(f"loractl_{name}_total") > 0
+
+
+def test_page_opens_with_the_operators_key_alone(world: World, browser: Browser) -> None:
+    page = browser.open()
+    page.goto(f"{world.url}/ui")
+    page.wait_text("#unlock", "key")
+    page.type(world.keys["acme"])
+    page.press("Enter")
+    page.wait_text("#notice", "does not accept this key")
+
+    page.type(world.keys["operator"])
+    page.press("Enter")
+    page.wait_text("#adapters tbody", "secret@1")
+
+    page.wait_text("#tenants tbody", "tokens / day")
+    assert {url.removeprefix(world.url) for url in page.requested} == {*PAGE_PATHS, "/loractl/v1/state"}
 
 
 def test_killed_under_load_it_remembers_all_but_the_last_second(world: World) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 from support.live import BOT, POET, STATE_PATH, LiveServer, LiveState
 
-from loractl.observability.live_state import AdapterFacts, HealthFacts, TenantFacts
+from loractl.observability.live_state import AdapterFacts, HealthFacts, LimitStanding, TenantFacts
 from loractl.observability.rates import window
 from loractl.observability.series import LabelSet
 from loractl.observability.state_document import parse_state
@@ -56,6 +56,20 @@ def test_page_shows_adapters_and_tenants_that_nobody_asked_for_yet(page, server)
     assert cells_of(page, "tenants", "zeta")["Left of its limits"] == "no limits"
     assert cells_of(page, "tenants", "acme")["Left of its limits"].split("\n") == ["tokens / min", "400 of 1000 left"]
     assert (page.text("#base"), page.text("#health")) == ("tiny-moe", "healthy")
+
+
+@pytest.mark.parametrize("remaining", [0, -3])
+def test_page_says_that_a_limit_is_used_up(page, server, remaining):
+    standing = [LimitStanding("tokens_per_day", 500, remaining, 60.0), LimitStanding("concurrent", 4, 4, 0.0)]
+    server.state.tenants = [TenantFacts("acme", 1.0, {"tokens_per_day": 500, "concurrent": 4}, standing)]
+
+    open_page(page, server)
+
+    assert [
+        text.split("\n")
+        for text in page.evaluate("[...document.querySelectorAll('.quota')].map(quota => quota.innerText)")
+    ] == [["tokens / day", "0 of 500 left"], ["at once", "4 of 4 left"]]
+    assert page.evaluate("document.querySelectorAll('.quota.is-spent').length") == 1
 
 
 def test_page_follows_the_traffic(page, server):

@@ -90,6 +90,7 @@ export class Bar {
     const left = Math.min(Math.max(share, 0), 1);
     this.fill.setAttribute("width", (left * 100).toFixed(1));
     this.fill.setAttribute("class", left > 0.25 ? "is-good" : left > 0 ? "is-low" : "is-out");
+    this.node.classList.toggle("is-spent", left === 0);
     setText(this.label, label);
     setText(this.text, text);
   }
