@@ -180,9 +180,10 @@ TREE: Tree = {
             *_COMMON), ()),
     'demo': Node(
         'demo', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.',
-        '', ('loractl demo', 'loractl demo --keep-serving --home ./demo-home'),
+        '', ('loractl demo', 'loractl demo --team', 'loractl demo --keep-serving --home ./demo-home'),
         (),
         (
+            Option('team', ('--team',), '', 'Show how several people share a home, and what is caught; starts no server.', '', (), False, False, False),
             Option('keep_serving', ('--keep-serving',), '', 'Leave the server up after the last step, until Ctrl-C.', '', (), False, False, False),
             Option('port', ('--port',), 'PORT', 'Port of the server; another one if it is taken.', '', (), False, False, False),
             Option('adapters', ('--adapters',), 'FOLDER', 'Take the adapters from here, not from examples/demo.', '', (), False, False, False),

@@ -231,7 +231,7 @@ STATEMENTS = (
         "Cut the chain and start the server anew",
         sql(*CUT),
         "a signed checkpoint has seen",
-        act=run("serve tiny-moe --device cpu --port 0 --dry-run"),
+        act=run("serve tiny-moe --port 0 --dry-run"),
         code="serve.distrust",
     ),
     statement(

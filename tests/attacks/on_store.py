@@ -16,7 +16,7 @@ from loractl_registry import Stage
 
 WEIGHTS = "adapter_model.safetensors"
 DAMAGED, MISSING, VERIFIED = "registry.damaged_files", "404 model_not_found", "cli.verification_failed"
-DRY_RUN = run("serve tiny-moe --device cpu --port 0 --dry-run")
+DRY_RUN = run("serve tiny-moe --port 0 --dry-run")
 
 
 def flip(file: Path) -> None:
