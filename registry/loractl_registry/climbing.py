@@ -13,6 +13,7 @@ from loractl_registry.binding import choose_base
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.records import AdapterVersion, Base
 from loractl_registry.refusals import BaseGoneError, DamagedFilesError, NoBaseError, StageError
+from loractl_registry.row_facts import require_true_facts
 from loractl_registry.stages import LADDER, Stage, climb
 
 if TYPE_CHECKING:
@@ -89,15 +90,17 @@ def _require_allowed(
 
 
 def require_intact(context: Context, version: AdapterVersion) -> None:
-    """Hash the stored files of `version`.
+    """Hash the stored files of `version`, and compare what the database says of them.
 
     Raises:
         DamagedFilesError: They are not the ones that were added.
+        RowFactsError: The database says another rank or size than they have.
     """
     with context.database.reading() as connection:
         manifest = versions.manifest_of(connection, version.digest)
     if damaged := context.contents.verify(version.digest, manifest):
         raise DamagedFilesError(version.ref, damaged)
+    require_true_facts(version, manifest)
 
 
 def preview(context: Context, version: AdapterVersion) -> PreflightReport:
