@@ -68,6 +68,7 @@ def _require_allowed(
     context: Context, version: AdapterVersion, base: Base, rungs: Sequence[Stage], *, actor: str
 ) -> None:
     """Ask the policy before anything is hashed; the write transaction asks again."""
+    from loractl_registry.ledger.admissions import require_admitted
     from loractl_registry.ledger.chains import checked_chain, read_checkpoint  # cryptography, for who signs alone
     from loractl_registry.ledger.errors import DisagreementError
     from loractl_registry.ledger.identities import acting_identity
@@ -80,6 +81,8 @@ def _require_allowed(
     standings = standings_of(chain)
     if chain is not None and (objection := objection_to(version, standings)) is not None:
         raise DisagreementError(version.ref, objection)
+    if chain is not None:
+        require_admitted(chain, base)
     policy = home_policy(context)
     acting = acting_identity(context, chain, policy, actor=actor)
     judge = Judge(policy, acting.name, acting.roles)
