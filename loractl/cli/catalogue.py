@@ -39,6 +39,7 @@ COMMANDS: dict[str, Entry] = {
     "promote": Entry("promoting", LIFECYCLE),
     "approve": Entry("approving", LIFECYCLE),
     "approvals": Entry("approving", LIFECYCLE),
+    "review": Entry("reviewing", LIFECYCLE),
     "policy": Entry("policies", LIFECYCLE, is_group=True),
     "rollback": Entry("promoting", LIFECYCLE),
     "demote": Entry("lifecycle", LIFECYCLE),

@@ -8,6 +8,7 @@ from loractl_registry._context import Context
 
 if TYPE_CHECKING:
     from loractl_registry.home_policies import HomePolicies
+    from loractl_registry.reviewing import Review
 
 
 class Governing:
@@ -21,3 +22,18 @@ class Governing:
         from loractl_registry.home_policies import HomePolicies
 
         return HomePolicies(self._context)
+
+    def review(self, *, actor: str, identity: str | None = None) -> Review:
+        """Return every version whose next rung lacks an approval that the one who asks may give, and what it changes.
+
+        Args:
+            actor: Who asks, where there is no identity yet.
+            identity: Whose reviews; default those of whoever would sign here.
+
+        Raises:
+            NotFoundError: No such identity.
+            TrustError: The chain is not what was signed.
+        """
+        from loractl_registry.reviewing import review
+
+        return review(self._context, actor=actor, identity=identity)

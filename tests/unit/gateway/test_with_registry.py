@@ -22,8 +22,8 @@ from support.tampering import (
     SWAP,
     UNREVOKE,
     WIPE,
-    made_older,
     copied,
+    made_older,
     restored,
     run_sql,
 )
