@@ -17,7 +17,7 @@ TREE: Tree = {
         (),
         (
             Option('version', ('--version',), '', 'Print the version.', '', (), False, False, False),
-            *_COMMON), (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files, preflight and signatures.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('bom', 'Bases and adapters', 'Write the bill of materials of a version: CycloneDX, JSON, with base, data sets, licences and provenance.'), ('prove', 'Lifecycle', 'Show that an adapter changes what the base answers, and that every part of it does.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('approve', 'Lifecycle', 'Sign that you are for the next rung of a version.'), ('approvals', 'Lifecycle', 'Show the signed approvals of a version and what the policy asks for.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('audit', 'Upkeep', 'Whether what happened here is what was signed.'), ('identity', 'Set-up', 'Whose signatures count here, and for what.'), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.'))),
+            *_COMMON), (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files, preflight and signatures.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('bom', 'Bases and adapters', 'Write the bill of materials of a version: CycloneDX, JSON, with base, data sets, licences and provenance.'), ('prove', 'Lifecycle', 'Show that an adapter changes what the base answers, and that every part of it does.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('approve', 'Lifecycle', 'Sign that you are for the next rung of a version.'), ('approvals', 'Lifecycle', 'Show the signed approvals of a version and what the policy asks for.'), ('review', 'Lifecycle', 'Show the versions whose next rung lacks an approval that you may give.'), ('policy', 'Lifecycle', 'What the policy asks, and why it decides.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('audit', 'Upkeep', 'Whether what happened here is what was signed.'), ('identity', 'Set-up', 'Whose signatures count here, and for what.'), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.'))),
     'base': Node(
         'base', 'Base models that adapters may belong to.',
         '', (),
@@ -130,6 +130,49 @@ TREE: Tree = {
         '', ('loractl approvals support-bot@3', 'loractl approvals support-bot@3 --json'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
         _COMMON, ()),
+    'review': Node(
+        'review', 'Show the versions whose next rung lacks an approval that you may give.',
+        "Each with what the policy still asks for and how it differs from the version that is live: provenance, tensors, and\nper module the Frobenius norm of what it adds to the base's weight and of the change.", ('loractl review', 'loractl review --as grace --json'),
+        (),
+        (
+            Option('identity', ('--as',), 'IDENTITY', 'Ask for this identity; for yours if not given.', '', (), False, False, False),
+            *_COMMON), ()),
+    'policy': Node(
+        'policy', 'What the policy asks, and why it decides.',
+        '', (),
+        (),
+        _COMMON, (('check', '', 'Check that a policy is well-formed and does not contradict itself.'), ('test', '', 'Run the tests beside a policy: policy.tests.toml in the same folder.'), ('explain', '', 'Show what each rule asks of a promotion, what it sees, and why it allows or denies.'), ('show', '', 'Print the policy that is in force.'), ('init', '', 'Write a preset into the home as its policy, to be edited there.'))),
+    'policy check': Node(
+        'policy check', 'Check that a policy is well-formed and does not contradict itself.',
+        'Every problem is told with its line. Exit code 2 if there is any; a policy like that decides nothing.', ('loractl policy check', 'loractl policy check draft.toml --json'),
+        (Argument('file', 'FILE', 'A policy; that of the home if not given.', 'file', False, False),),
+        _COMMON, ()),
+    'policy test': Node(
+        'policy test', 'Run the tests beside a policy: policy.tests.toml in the same folder.',
+        'Exit code 3 if any of them does not come out as it must.', ('loractl policy test', 'loractl policy test draft.toml'),
+        (Argument('file', 'FILE', 'A policy; that of the home if not given.', 'file', False, False),),
+        _COMMON, ()),
+    'policy explain': Node(
+        'policy explain', 'Show what each rule asks of a promotion, what it sees, and why it allows or denies.',
+        'The files and preflight are not looked at. Exit code 3 if any rule denies.', ('loractl policy explain support-bot@3', 'loractl policy explain support-bot@3 --to live --tenant acme'),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
+        (
+            Option('to', ('--to',), 'STAGE', 'Stage to enter; the next rung if not given.', 'rung', ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked'), False, False, False),
+            Option('tenant', ('--tenant',), 'NAME', 'Ask also whether this tenant may use it.', '', (), False, False, False),
+            Option('identity', ('--as',), 'IDENTITY', 'Ask for this identity; for yours if not given.', '', (), False, False, False),
+            *_COMMON), ()),
+    'policy show': Node(
+        'policy show', 'Print the policy that is in force.',
+        '', ('loractl policy show', 'loractl policy show > policy.toml'),
+        (),
+        _COMMON, ()),
+    'policy init': Node(
+        'policy init', 'Write a preset into the home as its policy, to be edited there.',
+        '', ('loractl policy init --preset team',),
+        (),
+        (
+            Option('preset', ('--preset',), 'NAME', 'team, or solo, which holds anyway.', '', (), True, False, False),
+            *_COMMON), ()),
     'rollback': Node(
         'rollback', 'Make the version that was live before live again.',
         '', ('loractl rollback support-bot --reason "3 is worse"',),

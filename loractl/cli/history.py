@@ -99,7 +99,7 @@ def diff(
             "files": payloads.change_rows(found.files),
             "tensors": payloads.change_rows(found.tensors),
         },
-        lambda style: _diff_lines(found, style),
+        lambda style: diff_lines(found, style),
     )
 
 
@@ -123,7 +123,8 @@ def _event_cells(event: AuditEvent) -> tuple[str, ...]:
     return when(event.at), what, event.subject, stages, event.actor, event.reason or ""
 
 
-def _diff_lines(found: VersionDiff, style: Style) -> Iterator[str]:
+def diff_lines(found: VersionDiff, style: Style) -> Iterator[str]:
+    """Yield what differs between two versions."""
     yield f"{style.bold(str(found.before.ref))} -> {style.bold(str(found.after.ref))}"
     if found.is_same:
         yield "same bytes, same behaviour"

@@ -10,11 +10,11 @@ import typer
 from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import AppContext, context_of
-from loractl.cli.params import AdapterArgument, OptionalReasonOption, RefArgument
+from loractl.cli.params import AdapterArgument, OptionalReasonOption, RefArgument, rung
 from loractl.cli.preflight_view import preflight_payload, preflight_summary
 from loractl.cli.running import Refusal, refusals_of
 from loractl.cli.style import Style
-from loractl_registry.stages import LADDER, Stage
+from loractl_registry.stages import Stage
 
 if TYPE_CHECKING:
     from loractl_registry.outcomes import Promotion
@@ -28,19 +28,13 @@ _CHECKED = {
 }
 
 
-def _rung(text: str) -> Stage:
-    if text not in LADDER[1:]:
-        raise typer.BadParameter(f"{text!r} is no rung; choose {', '.join(LADDER[1:])}")
-    return Stage(text)
-
-
 @app.command("promote", cls=Command, epilog="loractl promote support-bot@3\nloractl promote support-bot@3 --to live")
 def promote(
     ctx: typer.Context,
     ref: RefArgument,
     to: Annotated[
         Stage | None,
-        typer.Option(parser=_rung, metavar="STAGE", help="candidate, approved or live; one rung if not given."),
+        typer.Option(parser=rung, metavar="STAGE", help="candidate, approved or live; one rung if not given."),
     ] = None,
     reason: OptionalReasonOption = None,
 ) -> None:

@@ -30,7 +30,7 @@ def approve(context: Context, ref: Ref | VersionRef, *, actor: str, reason: str)
     require_intact(context, get_version(context, ref))
     with signed_writing(context, actor=actor) as pen:
         version = get_version(context, ref)
-        to = _next_rung(version)
+        to = next_rung(version)
         if to is None or version.base is None or version.base_digest is None:
             raise StageError("approve", version.ref, version.stage, f"promote it first: loractl promote {version.ref}")
         place = pen.place()
@@ -59,7 +59,7 @@ def approvals(context: Context, ref: Ref | VersionRef) -> Approvals:
     standing, now = standings_of(chain).get(version.ref), context.clock()
     valid = standing_approvals(chain, standing, now)
     given = () if standing is None else standing.approvals
-    to = _next_rung(version)
+    to = next_rung(version)
     needed: tuple[ApprovalNeed, ...] = ()
     if to is not None and held is not None:
         judge = Judge(policy, "", frozenset())
@@ -77,7 +77,7 @@ def approvals(context: Context, ref: Ref | VersionRef) -> Approvals:
     )
 
 
-def _next_rung(version: AdapterVersion) -> Stage | None:
+def next_rung(version: AdapterVersion) -> Stage | None:
     """Return the servable stage that a promotion would enter next; only for those are there approvals."""
     rungs = climb(version.stage, None)
     return rungs[0] if rungs and rungs[0].is_servable else None

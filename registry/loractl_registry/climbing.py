@@ -57,7 +57,7 @@ def gather_evidence(context: Context, version: AdapterVersion, rungs: Sequence[S
     Raises:
         DeniedError: A subclass that says which check said no.
     """
-    base, is_new = _base_of(context, version)
+    base, is_new = base_of(context, version)
     _require_allowed(context, version, base.base, rungs, actor=actor)
     if version.size_bytes <= ALWAYS_HASHED_BYTES or Stage.CANDIDATE in rungs or Stage.LIVE in rungs:
         require_intact(context, version)
@@ -69,6 +69,7 @@ def _require_allowed(
     context: Context, version: AdapterVersion, base: Base, rungs: Sequence[Stage], *, actor: str
 ) -> None:
     """Ask the policy before anything is hashed; the write transaction asks again."""
+    from loractl_registry.ledger.admissions import require_admitted
     from loractl_registry.ledger.chains import checked_chain, read_checkpoint  # cryptography, for who signs alone
     from loractl_registry.ledger.errors import DisagreementError
     from loractl_registry.ledger.identities import acting_identity
@@ -81,6 +82,8 @@ def _require_allowed(
     standings = standings_of(chain)
     if chain is not None and (objection := objection_to(version, standings)) is not None:
         raise DisagreementError(version.ref, objection)
+    if chain is not None:
+        require_admitted(chain, base)
     policy = home_policy(context)
     acting = acting_identity(context, chain, policy, actor=actor)
     judge = Judge(policy, acting.name, acting.roles)
@@ -109,7 +112,7 @@ def preview(context: Context, version: AdapterVersion) -> PreflightReport:
     from loractl_registry.preflight import check_adapter
     from loractl_registry.safetensors_header import open_safetensors_header
 
-    base, _ = _base_of(context, version)
+    base, _ = base_of(context, version)
     weights = version.path / WEIGHTS
     with os_errors_named(weights):
         return check_adapter(
@@ -123,7 +126,13 @@ def _preflight(version: AdapterVersion, base: bases.StoredBase) -> PreflightRepo
     return check_stored(version.path, base.base.config)
 
 
-def _base_of(context: Context, version: AdapterVersion) -> tuple[bases.StoredBase, bool]:
+def base_of(context: Context, version: AdapterVersion) -> tuple[bases.StoredBase, bool]:
+    """Return the base that `version` climbs on, and whether it is yet to be bound to it.
+
+    Raises:
+        BaseGoneError: The base that it is bound to is not admitted any more.
+        NoBaseError: It is bound to none, and none can be chosen for it.
+    """
     with context.database.reading() as connection:
         if version.base is not None and version.base_digest is not None:
             held = bases.find(connection, version.base)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from loractl_registry._context import Context
-from loractl_registry._store import audit, statements, versions
+from loractl_registry._store import audit, bases, statements, versions
 from loractl_registry._store.audit import NewEvent
 from loractl_registry.actors import parse_actor, parse_reason, require_reason
+from loractl_registry.ledger.admissions import admissions_of, objection_to_base
 from loractl_registry.ledger.adopting import REASON as ADOPTED
 from loractl_registry.ledger.chains import checked_chain, read_checkpoint, verified_chain, write_checkpoint
 from loractl_registry.ledger.errors import IdentityExistsError, NoSuchIdentityError
@@ -17,7 +18,7 @@ from loractl_registry.ledger.judging import home_policy
 from loractl_registry.ledger.pen import Pen, signed_writing
 from loractl_registry.ledger.standing import objection_to, standings_of
 from loractl_registry.outcomes import CheckpointWritten, HistoryVerification, Identity, SignedStanding
-from loractl_registry.records import AdapterVersion
+from loractl_registry.records import AdapterVersion, Base
 from loractl_registry.refs import parse_name
 from loractl_registry.trust import (
     Chain,
@@ -163,6 +164,7 @@ class Identities:
                 head = None if chain is None else chain.head
                 rows = versions.select(connection, context.path_of)
                 problems += _disagreements(rows, chain)
+                problems += _base_disagreements(bases.select(connection), chain)
                 problems += _unrecorded(chain, audit.named_statements(connection))
             problems += audit.broken_links(connection)
         return HistoryVerification(count, head, events, tuple(problems))
@@ -186,6 +188,15 @@ def _disagreements(rows: Sequence[AdapterVersion], chain: Chain | None) -> list[
     found = [f"{row.ref}: {objection}" for row in rows if (objection := objection_to(row, standings)) is not None]
     gone = sorted(standings.keys() - {row.ref for row in rows})
     return [*found, *(f"{ref}: statements are about it, and the database does not have it" for ref in gone)]
+
+
+def _base_disagreements(rows: Sequence[Base], chain: Chain | None) -> list[str]:
+    if chain is None:
+        return []
+    admissions = admissions_of(chain)
+    found = [f"base {row.name}: {why}" for row in rows if (why := objection_to_base(row, admissions)) is not None]
+    gone = sorted({name for name, one in admissions.items() if one.is_admitted} - {row.name for row in rows})
+    return [*found, *(f"base {name}: it was admitted, and the database does not have it" for name in gone)]
 
 
 def _unrecorded(chain: Chain | None, named: set[str]) -> list[str]:

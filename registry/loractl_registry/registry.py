@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from loractl_registry import homes, reading
 from loractl_registry._context import Context, SigningChoice
 from loractl_registry.clock import utc_now
+from loractl_registry.governing import Governing
 from loractl_registry.progress import SILENT, Progress
 from loractl_registry.provenance import NOTHING_SAID, ProvenanceInput
 from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, ServingSnapshot, VersionSummary
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from loractl_registry.preflight import PreflightReport
 
 
-class Registry:
+class Registry(Governing):
     """One open home. Safe to share between threads, which then take turns; close it, or use it in a ``with``.
 
     Every verb is one transaction with one audit event per change. Everything raised on purpose is a `RegistryError`.

@@ -6,6 +6,7 @@ from loractl_registry._faults import reach
 from loractl_registry._store import audit, bases, versions
 from loractl_registry._store.audit import NewEvent
 from loractl_registry.climbing import Evidence
+from loractl_registry.ledger.admissions import require_admitted
 from loractl_registry.ledger.errors import DisagreementError, StandingExpiredError
 from loractl_registry.ledger.judging import approval_facts, standing_approvals
 from loractl_registry.ledger.pen import Pen
@@ -50,6 +51,7 @@ class Step:
         """Enter one rung, if the policy allows it to the one who signs."""
         pen, base = self._pen, evidence.base.base
         place = pen.place()
+        require_admitted(pen.chain, base)
         counted = standing_approvals(pen.chain, pen.standing(version.ref, version.digest), pen.at)
         facts = approval_facts(pen.chain, counted)
         decision = pen.judge.require(version, base, after, approvals=facts, now=pen.at)

@@ -39,7 +39,7 @@ def _fifo(scene: Scene) -> None:
 def _locked(scene: Scene) -> None:
     """Make a home whose only key has a passphrase."""
     shutil.rmtree(scene.home)
-    with Registry.open(scene.home) as registry:
+    with Registry.open(scene.home, passphrase=lambda: "correct horse battery") as registry:
         registry.identities.create("ada", actor="ada", passphrase=lambda: "correct horse battery")
         registry.add_base("tiny-moe", str(scene.base), actor="ada")
         registry.add("raw", str(scene.folder), actor="ada")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attacks.acting import Run, Send, Sql, run
-from attacks.declaring import Attack, Deed, Has, Threat
+from attacks.declaring import Act, Attack, Deed, Has, Threat
 from attacks.scene import Scene
 from support.registry import write_adapter
 from support.tampering import FLIP, REBIND, RENAME, RENUMBER, SWAP, UNREVOKE, run_sql
@@ -211,6 +211,82 @@ def row(
     return Attack(id_, Threat.ROWS, Has.DATABASE, deed, spoil, Send(model), code, says, honest=honest)
 
 
+def governed(id_: str, deed: str, statement: str, act: Act, code: str, says: str) -> Attack:
+    """Return an attack on the row of the base."""
+    return Attack(id_, Threat.BASE, Has.DATABASE, deed, sql(statement), act, code, says)
+
+
+PUT_IN = """
+INSERT INTO base (name, digest, path, source, licence, size_bytes, file_count, manifest, signatures, config, added_at,
+added_by) SELECT 'other-base', digest, path, source, licence, size_bytes, file_count, manifest,
+signatures, config, added_at, added_by FROM base
+"""
+
+
+def _other_base(scene: Scene) -> None:
+    """Admit the same files under a second name, as one should."""
+    ADMIT(scene)
+
+
+GOVERNED = (
+    governed(
+        "base-licence-edited",
+        "`UPDATE base SET licence = 'mit'`, which no trigger refuses, to pass the policy",
+        "UPDATE base SET licence = 'mit'",
+        run("promote raw@1"),
+        "registry.base_disagreement",
+        "the database says licence mit",
+    ),
+    governed(
+        "base-source-edited",
+        "Say that the base came from the publisher",
+        "UPDATE base SET source = 'hf:openai/gpt-oss-20b'",
+        DRY_RUN,
+        "serve.distrust",
+        "the database says source",
+    ),
+    governed(
+        "adapter-on-an-edited-base",
+        "Edit the row of the base, and ask for an adapter on it",
+        "UPDATE base SET licence = 'mit'",
+        Send("bot"),
+        MISSING,
+        "the database says licence mit",
+    ),
+    Attack(
+        "base-put-in",
+        Threat.BASE,
+        Has.DATABASE,
+        "Insert a base that nobody admitted",
+        sql(PUT_IN),
+        run("serve other-base --port 0 --dry-run"),
+        "serve.distrust",
+        "no signed statement admits",
+        honest=_other_base,
+    ),
+    Attack(
+        "base-admitted-without-the-role",
+        Threat.PEOPLE,
+        Has.LOGIN,
+        "Admit a base as a contributor",
+        lambda scene: setattr(scene, "identity", "carl"),
+        ADMIT,
+        "trust.role",
+        "it takes operator, and carl is contributor",
+    ),
+    Attack(
+        "base-of-a-refused-licence",
+        Threat.POLICY,
+        Has.FILES,
+        "Admit a base whose licence the policy does not allow",
+        lambda scene: scene.policy.write_text('base.licences = ["mit"]\n' + scene.policy.read_text()),
+        run("base add other-base {base} --licence apache-2.0"),
+        "registry.base_denied",
+        "apache-2.0",
+    ),
+)
+
+
 def added(name: str, number: int = 1) -> Deed:
     """Add versions of `name` until there is this one, and take it up as one should."""
 
@@ -281,7 +357,7 @@ ROWS = (
         "bot",
         "the database says content",
     ),
-    row("base-swapped", "Say that another base has the name", sql(*REBIND), "bot", "the database says base"),
+    row("base-swapped", "Say that another base has the name", sql(*REBIND), "bot", "the database says digest"),
     Attack(
         "approval-forged-in-the-log",
         Threat.ROWS,
@@ -415,4 +491,4 @@ AUDIT = (
         says="is named by no event of the audit log",
     ),
 )
-ATTACKS: tuple[Attack, ...] = (*STORE, *BASES, *ROWS, *TRIGGERS, *AUDIT)
+ATTACKS: tuple[Attack, ...] = (*STORE, *BASES, *GOVERNED, *ROWS, *TRIGGERS, *AUDIT)

@@ -86,6 +86,29 @@ class DisagreementError(DeniedError):
         self.ref = ref
 
 
+class BaseDisagreementError(DeniedError):
+    """The row of a base says what no signed statement says."""
+
+    code = "registry.base_disagreement"
+
+    def __init__(self, name: str, objection: str) -> None:
+        super().__init__(
+            f"refused base {name}: {objection}",
+            hint=f"restore the newest backup, or have an operator look and sign: loractl base add {name} SOURCE",
+        )
+        self.name = name
+
+
+class BaseDeniedError(DeniedError):
+    """The policy does not let the one who acts admit a base."""
+
+    code = "registry.base_denied"
+
+    def __init__(self, name: str, actor: str, because: str, way_out: str) -> None:
+        super().__init__(f"{actor} cannot admit base {name}: {because}", hint=way_out)
+        self.name, self.actor = name, actor
+
+
 class StandingExpiredError(DeniedError):
     """What was signed for the stage that a climb would build on holds no longer."""
 

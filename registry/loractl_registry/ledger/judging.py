@@ -36,11 +36,15 @@ class Judge:
     Attributes:
         identity: Whoever will sign.
         roles: What their key is trusted with.
+        tenant: Who shall use it, None if that is not asked.
+        break_glass: The reason for going without approvals and evidence, None for an ordinary climb.
     """
 
     policy: Policy
     identity: str
     roles: frozenset[Role]
+    tenant: str | None = None
+    break_glass: str | None = None
 
     def require(
         self, version: AdapterVersion, base: Base, rung: Stage, *, approvals: tuple[Approval, ...], now: datetime
@@ -72,6 +76,8 @@ class Judge:
             base=BaseFacts(base.name, base.digest, base.licence, base.source),
             data=tuple(DataSet(name) for name in version.provenance.datasets),
             approvals=approvals,
+            tenant=self.tenant,
+            break_glass=self.break_glass,
         )
         return evaluate(self.policy, request)
 

@@ -11,6 +11,7 @@ from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage
 from loractl_registry.trust import (
     ApprovalStatement,
+    BaseStatement,
     BreakGlassStatement,
     Chain,
     IdentityStatement,
@@ -79,7 +80,7 @@ def standings_of(chain: Chain | None) -> Standings:
     standings: dict[VersionRef, Standing] = {}
     for verified in () if chain is None else chain.statements:
         statement = verified.statement
-        if isinstance(statement, IdentityStatement):
+        if isinstance(statement, IdentityStatement | BaseStatement):
             continue
         before = standings.get(statement.ref) or Standing(statement.content_digest)
         after = _after(before, verified)
@@ -113,7 +114,7 @@ def objection_to(version: AdapterVersion, standings: Standings) -> str | None:
 def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
     """Return where a version stands after a statement, None where that moves nothing."""
     statement = verified.statement
-    if isinstance(statement, IdentityStatement) or statement.content_digest != before.digest:
+    if isinstance(statement, IdentityStatement | BaseStatement) or statement.content_digest != before.digest:
         return None
     signed = replace(before, sequence=statement.predicate.sequence, signer=statement.predicate.signer.identity)
     if isinstance(statement, RevocationStatement):

@@ -192,6 +192,39 @@ class Revocation(OfVersion):
         return Act.REVOKE
 
 
+class AdmissionVerb(StrEnum):
+    """A base is admitted, by the digest of its manifest, or withdrawn."""
+
+    ADMIT = "admit"
+    WITHDRAW = "withdraw"
+
+
+BaseText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class BaseAdmission(Predicate):
+    """A base model may be used here, or may not any more.
+
+    Attributes:
+        policy: Digest of the policy that was in force.
+        source: ``hf:OWNER/REPO@COMMIT`` or the absolute path that it came from.
+        licence: What it was admitted under, None if nobody said.
+        evidence: Digests of what it was decided on.
+    """
+
+    policy: Digest
+    verb: AdmissionVerb
+    source: BaseText
+    licence: BaseText | None
+    evidence: Digests
+    reason: Reason | None = None
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        return Act.ADMIT_BASE if self.verb is AdmissionVerb.ADMIT else Act.WITHDRAW_BASE
+
+
 class IdentityVerb(StrEnum):
     """How identities change: the first is created, by itself; the others are trusted and revoked."""
 

@@ -27,6 +27,8 @@ class Act(StrEnum):
     RETIRE = "retirement"
     REVOKE = "revocation"
     BREAK_GLASS = "break-glass"
+    ADMIT_BASE = "admission of a base"
+    WITHDRAW_BASE = "withdrawal of a base"
     CHANGE_IDENTITIES = "change of identities"
     CHECKPOINT = "checkpoint"
 
@@ -44,6 +46,8 @@ MAY_SIGN: Mapping[Act, frozenset[Role]] = {
     Act.RETIRE: frozenset({Role.REVIEWER, Role.OPERATOR}),
     Act.REVOKE: frozenset({Role.REVIEWER, Role.OPERATOR}),
     Act.BREAK_GLASS: frozenset({Role.OPERATOR}),
+    Act.ADMIT_BASE: frozenset({Role.OPERATOR}),
+    Act.WITHDRAW_BASE: frozenset({Role.OPERATOR}),
     Act.CHANGE_IDENTITIES: frozenset({Role.OPERATOR}),
     # Whoever moves the head writes it down outside; an auditor does nothing else.
     Act.CHECKPOINT: _EVERYBODY,

@@ -20,6 +20,7 @@ from loractl_registry.trust.fields import Hexadecimal, Name, Strict, VersionName
 from loractl_registry.trust.keys import Signing
 from loractl_registry.trust.predicates import (
     Approval,
+    BaseAdmission,
     BreakGlass,
     IdentityChange,
     Promotion,
@@ -40,6 +41,7 @@ class PredicateType(StrEnum):
     BREAK_GLASS = "https://loractl.dev/attestation/break-glass/v1"
     STEP_DOWN = "https://loractl.dev/attestation/step-down/v1"
     REVOCATION = "https://loractl.dev/attestation/revocation/v1"
+    BASE = "https://loractl.dev/attestation/base/v1"
     IDENTITY = "https://loractl.dev/attestation/identity/v1"
 
 
@@ -58,6 +60,13 @@ class VersionSubject(Strict):
 
 class IdentitySubject(Strict):
     """An identity: its name and the id of its key."""
+
+    name: Name
+    digest: DigestSet
+
+
+class BaseSubject(Strict):
+    """A base: its name and the digest of its manifest."""
 
     name: Name
     digest: DigestSet
@@ -117,6 +126,24 @@ class RevocationStatement(_VersionStatement):
     predicate: Revocation
 
 
+class BaseStatement(_Statement):
+    """A base was admitted or withdrawn."""
+
+    predicate_type: Literal[PredicateType.BASE] = Field(default=PredicateType.BASE, alias="predicateType")
+    subject: tuple[BaseSubject]
+    predicate: BaseAdmission
+
+    @property
+    def base(self) -> str:
+        """Name of the base."""
+        return self.subject[0].name
+
+    @property
+    def manifest_digest(self) -> str:
+        """Digest of its manifest, ``sha256:hex``."""
+        return f"sha256:{self.subject[0].digest.sha256}"
+
+
 class IdentityStatement(_Statement):
     """The key of an identity was created, trusted or revoked."""
 
@@ -150,6 +177,7 @@ Statement = (
     | BreakGlassStatement
     | StepDownStatement
     | RevocationStatement
+    | BaseStatement
     | IdentityStatement
 )
 
@@ -159,6 +187,11 @@ _ANY: TypeAdapter[Statement] = TypeAdapter(Annotated[Statement, Field(discrimina
 def subject_of(ref: VersionRef, digest: str) -> tuple[VersionSubject]:
     """Return the subject of a statement about `ref`, whose content has `digest` as ``sha256:hex``."""
     return (VersionSubject(name=str(ref), digest=DigestSet(sha256=digest.removeprefix("sha256:"))),)
+
+
+def base_subject(name: str, digest: str) -> tuple[BaseSubject]:
+    """Return the subject of a statement about the base `name`, whose manifest has `digest` as ``sha256:hex``."""
+    return (BaseSubject(name=name, digest=DigestSet(sha256=digest.removeprefix("sha256:"))),)
 
 
 def identity_subject(name: str, key_id: str) -> tuple[IdentitySubject]:

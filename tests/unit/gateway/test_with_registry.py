@@ -23,6 +23,7 @@ from support.tampering import (
     UNREVOKE,
     WIPE,
     copied,
+    made_older,
     restored,
     run_sql,
 )
@@ -269,6 +270,7 @@ async def test_home_in_which_nothing_was_signed_lets_no_adapter_answer(
     shop.registry.add("bot", str(write_adapter(tmp_path / "1", seed=1)), actor="ada")
     base = "base_id = (SELECT id FROM base)"
     run_sql(tmp_path / "home", f"UPDATE version SET stage = 'live', {base}")
+    made_older(tmp_path / "home")
     async with lifespan(shop.gateway):
         refused = await shop.client.ask("bot")
         shop.registry.identities.create("ada", actor="ada")
@@ -280,7 +282,6 @@ async def test_home_in_which_nothing_was_signed_lets_no_adapter_answer(
 
 async def test_approval_that_expires_takes_the_name_away_without_a_commit(shop: Shop, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    shop.registry.identities.create("ada", actor="ada")
     (home / "policy.toml").write_text(EXPIRING)
     shop.live("bot", write_adapter(tmp_path / "1", seed=1))
     watch = RegistryWatch(lambda: Registry.open(home, clock=lambda: now), home / "registry.db", "base", lambda: now)

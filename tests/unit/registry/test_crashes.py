@@ -33,8 +33,11 @@ def start(home, adapters, verb, *words, fault=None):
 
 
 def prepare(home, adapters, verb):
+    write_base(adapters / "base")
     with Registry.open(home) as registry:
-        registry.add_base("tiny-moe", str(write_base(adapters / "base")), actor="ada")
+        if verb == "admit":
+            return registry.history()
+        registry.add_base("tiny-moe", str(adapters / "base"), actor="ada")
         registry.add("bot", str(adapters / "0"), actor="ada")
         if verb == "import":
             registry.add("bot", str(adapters / "1"), actor="ada")
@@ -61,8 +64,9 @@ POINTS = [
     ("add", "add.before_commit", False),
     ("add", "add.after_commit", True),
     ("promote", "promote.before_commit", False),
-    ("promote", "sign.before_root", False),
-    ("promote", "sign.after_root", False),
+    ("admit", "sign.before_root", False),
+    ("admit", "sign.after_root", False),
+    ("admit", "sign.after_commit", True),
     ("promote", "sign.after_commit", True),
     ("revoke", "lifecycle.before_commit", False),
     ("revoke", "sign.after_commit", True),
@@ -76,7 +80,6 @@ POINTS = [
 def test_kill_leaves_all_or_nothing(tmp_path, adapters, verb, point, is_done):
     home = tmp_path / "home"
     before = prepare(home, adapters, verb)
-
     killed = start(home, adapters, verb, fault=point)
     out, err = killed.communicate(timeout=60)
 

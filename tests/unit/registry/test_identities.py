@@ -1,7 +1,8 @@
 """Who signs, who is trusted, and with what roles."""
 
 import pytest
-from support.tampering import run_sql
+from support.registry import write_base
+from support.tampering import made_older, run_sql
 
 from loractl_registry import Ref, Registry, Stage
 from loractl_registry.errors import DeniedError, NotFoundError, UsageError
@@ -55,10 +56,8 @@ def enrolled(registry, home, clock):
     ("actor", "name"),
     [("ada", "ada"), ("Ada Lovelace", "ada-lovelace"), ("uid-1000", "uid-1000"), ("ø", "owner"), ("x" * 90, "x" * 63)],
 )
-def test_first_identity_is_named_after_the_actor(registry, add, actor, name):
-    add()
-
-    registry.promote(BOT, actor=actor)
+def test_first_identity_is_named_after_the_actor(registry, tmp_path, actor, name):
+    registry.add_base("tiny-moe", str(write_base(tmp_path / "base")), actor=actor)
 
     (found,) = registry.identities.select()
     assert (found.name, found.is_trusted, found.is_here) == (name, True, True)
@@ -67,11 +66,14 @@ def test_first_identity_is_named_after_the_actor(registry, add, actor, name):
     assert (event.action, event.actor, event.detail["key_id"]) == ("identity.create", actor, found.key_id)
 
 
-def test_refused_change_makes_no_identity(registry, add):
+def test_refused_change_makes_no_identity(registry, add, home):
     add()
+    made_older(home)
 
     with pytest.raises(NotFoundError):
         registry.promote(Ref("bot", 9), actor="ada")
+    with pytest.raises(NotFoundError):
+        registry.remove_base("nothing", actor="ada")
     with pytest.raises(StageError):
         registry.demote(BOT, actor="ada", reason="x")
 
@@ -80,6 +82,7 @@ def test_refused_change_makes_no_identity(registry, add):
 
 def test_home_with_a_policy_of_its_own_asks_for_an_identity(registry, add, home):
     add()
+    made_older(home)
     (home / "policy.toml").write_text(REVIEWED)
 
     with pytest.raises(NoIdentityError) as caught:
@@ -107,9 +110,8 @@ def test_key_that_is_not_trusted_signs_nothing(enrolled, add):
 
 
 def test_home_without_its_private_key_signs_nothing(registry, add, home):
-    registry.identities.create("ada", actor="ada")
-    (home / "keys/ada.pem").unlink()
     add()
+    (home / "keys/ada.pem").unlink()
 
     with pytest.raises(NoIdentityError):
         registry.promote(BOT, actor="ada")
@@ -170,8 +172,9 @@ def test_identity_is_created_once(registry, enrolled):
 
 
 def test_key_with_a_passphrase_asks_for_it(home, clock, registry, add):
-    registry.identities.create("ada", actor="ada", passphrase=lambda: "correct horse")
     add()
+    made_older(home)
+    registry.identities.create("ada", actor="ada", passphrase=lambda: "correct horse")
 
     with pytest.raises(PassphraseNeededError, match=r"ada\.pem"):
         registry.promote(BOT, actor="ada")
@@ -180,9 +183,10 @@ def test_key_with_a_passphrase_asks_for_it(home, clock, registry, add):
 
 
 def test_key_pair_that_was_half_written_does_not_stand_in_the_way(registry, home, add):
+    add()
+    made_older(home)
     (home / "keys").mkdir()
     (home / "keys/ada.pem.pub").write_text("half")
-    add()
 
     assert registry.promote(BOT, actor="ada").entered == (Stage.CANDIDATE,)
 

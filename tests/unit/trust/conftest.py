@@ -7,9 +7,12 @@ import pytest
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage, Verb
 from loractl_registry.trust import (
+    AdmissionVerb,
     Approval,
     ApprovalStatement,
+    BaseAdmission,
     BaseRef,
+    BaseStatement,
     BreakGlass,
     BreakGlassStatement,
     Checkpoint,
@@ -24,6 +27,7 @@ from loractl_registry.trust import (
     Signer,
     StepDown,
     StepDownStatement,
+    base_subject,
     create_key,
     home_id,
     identity_subject,
@@ -122,6 +126,11 @@ class Home:
     def step_down(self, *, by="ada", **changes):
         said = {"verb": Verb.DEMOTE, "from_stage": Stage.LIVE, "to_stage": Stage.APPROVED, "reason": "slow", **changes}
         return StepDownStatement(subject=subject(), predicate=StepDown(policy=POLICY, **self.common(by), **said))
+
+    def base(self, *, by="ada", name="tiny-moe", digest=BASE, **changes):
+        said = {"verb": AdmissionVerb.ADMIT, "source": "hf:o/tiny-moe@1", "licence": "mit", "evidence": (), **changes}
+        predicate = BaseAdmission(policy=POLICY, **self.common(by), **said)
+        return BaseStatement(subject=base_subject(name, digest), predicate=predicate)
 
     def revocation(self, *, by="ada", **changes):
         said = self.common(by, **{"from_stage": Stage.LIVE, "reason": "leaks a name", **changes})

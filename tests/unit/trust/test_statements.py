@@ -13,6 +13,7 @@ from loractl_registry.stages import Stage, Verb, climb
 from loractl_registry.trust import (
     MAY_SIGN,
     Act,
+    AdmissionVerb,
     BaseRef,
     IdentityVerb,
     Role,
@@ -470,6 +471,8 @@ STATEMENTS = {
     Act.RETIRE: ("step_down", {"verb": Verb.RETIRE, "from_stage": Stage.LIVE, "to_stage": Stage.RETIRED}),
     Act.REVOKE: ("revocation", {}),
     Act.BREAK_GLASS: ("break_glass", {}),
+    Act.ADMIT_BASE: ("base", {}),
+    Act.WITHDRAW_BASE: ("base", {"verb": AdmissionVerb.WITHDRAW}),
 }
 
 
@@ -482,7 +485,7 @@ def test_role_allows_what_the_table_says(team, act, role):
     if role in MAY_SIGN[act]:
         believe(team, envelope)
     else:
-        with pytest.raises(RoleError, match=f"{act} of bot@3.* and the-{role} is {role}"):
+        with pytest.raises(RoleError, match=f"{act} of (bot@3|tiny-moe).* and the-{role} is {role}"):
             believe(team, envelope)
 
 
