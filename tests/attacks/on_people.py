@@ -396,4 +396,23 @@ POLICY = (
     policy("policy-not-utf8", "Write it in another encoding", REVIEWED.encode("utf-16"), FILE, "policy.toml"),
     policy("policy-oversize", "Pad it to a megabyte", "#" * 2**20 + "\n" + REVIEWED, FILE, "policy.toml"),
 )
-ATTACKS: tuple[Attack, ...] = (*KEYS, *PEOPLE, *POLICY)
+
+
+def _policy_fifo(scene: Scene) -> None:
+    scene.policy.unlink()
+    os.mkfifo(scene.policy)
+
+
+POLICY_FILES = (
+    Attack(
+        "policy-is-a-fifo",
+        Threat.POLICY,
+        Has.HOME,
+        "Put a FIFO in its place, so that whoever promotes waits for ever",
+        _policy_fifo,
+        SIGN,
+        "registry.storage",
+        "it is no regular file",
+    ),
+)
+ATTACKS: tuple[Attack, ...] = (*KEYS, *PEOPLE, *POLICY, *POLICY_FILES)

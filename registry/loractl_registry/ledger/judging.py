@@ -21,10 +21,12 @@ from loractl_registry.policies import (
     parse_policy,
     preset,
 )
+from loractl_registry.policies.toml_text import MAX_BYTES
 from loractl_registry.records import AdapterVersion, Base
 from loractl_registry.refusals import PolicyDeniedError
 from loractl_registry.stages import Stage
 from loractl_registry.trust import Chain, Role
+from loractl_registry.trust._small_files import read_small
 
 _SERVABLE = (Stage.APPROVED, Stage.LIVE)
 
@@ -91,7 +93,7 @@ def home_policy(context: Context) -> Policy:
     path = context.home / POLICY_FILE
     with os_errors_named(path):
         try:
-            data = path.read_bytes()
+            data, _ = read_small(path, MAX_BYTES)
         except FileNotFoundError:
             return preset("solo")
     return parse_policy(data, name=str(path))
