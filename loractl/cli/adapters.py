@@ -11,6 +11,7 @@ import typer
 from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import context_of
+from loractl.cli.glass import warn_of_broken_glass
 from loractl.cli.params import AdapterArgument, RefArgument, existing_file
 from loractl.cli.preflight_view import preflight_lines, preflight_of, preflight_payload
 from loractl.cli.style import Style, size_text
@@ -82,11 +83,12 @@ def show(ctx: typer.Context, ref: RefArgument) -> None:
     version = app.registry.version(ref)
     files = app.registry.manifest(version.ref).files
     checked = preflight_of(app.registry, version.ref)
-    signed = app.registry.identities.standing(version)
+    signed, broken = app.registry.identities.standing(version), app.registry.broken_glass()
     app.out.emit(
         lambda: (
             payloads.version_detail(version)
             | {
+                "break_glass_until": payloads.break_glass_until(version.ref, broken),
                 "files": [payloads.plain(entry) for entry in files],
                 "preflight": preflight_payload(checked),
                 "signed": payloads.signed(signed),
@@ -95,6 +97,7 @@ def show(ctx: typer.Context, ref: RefArgument) -> None:
         lambda style: [*_detail(version, files, checked, style), *signed_lines(signed, style)],
         hint=f"loractl history {version.ref.name}",
     )
+    warn_of_broken_glass(app, [version.ref])
 
 
 def _added_line(version: AdapterVersion, style: Style, *, is_new: bool) -> str:

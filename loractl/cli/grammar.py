@@ -112,11 +112,12 @@ TREE: Tree = {
             *_COMMON), ()),
     'promote': Node(
         'promote', 'Move a version up: candidate, approved, live.',
-        'What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. A\nrunning server takes it within a second.', ('loractl promote support-bot@3', 'loractl promote support-bot@3 --to live'),
+        'What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. A\nrunning server takes it within a second.', ('loractl promote support-bot@3', 'loractl promote support-bot@3 --to live', 'loractl promote support-bot@3 --break-glass --reason "live one leaks"'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'promotable', True, False),),
         (
             Option('to', ('--to',), 'STAGE', 'candidate, approved or live; one rung if not given.', 'rung', ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked'), False, False, False),
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history.', '', (), False, False, False),
+            Option('break_glass', ('--break-glass',), '', 'Without approvals and evidence, for an operator, with a reason; over by itself.', '', (), False, False, False),
             *_COMMON), ()),
     'approve': Node(
         'approve', 'Sign that you are for the next rung of a version.',

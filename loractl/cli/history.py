@@ -15,7 +15,7 @@ from loractl.cli.context import context_of
 from loractl.cli.params import RefArgument
 from loractl.cli.style import Style, clean, count_text
 from loractl.cli.tables import Column, table
-from loractl.cli.views import heading, when
+from loractl.cli.views import MARK, heading, paint_stage, when
 from loractl_registry.records import AuditEvent
 from loractl_registry.refs import Ref, VersionRef, parse_name, parse_ref
 
@@ -26,7 +26,7 @@ app = new_app("What changed.")
 
 _EVENT_COLUMNS = (
     Column("at", Style.dim, priority=1),
-    Column("what", priority=0),
+    Column("what", paint_stage, priority=0),
     Column("subject", Style.bold),
     Column("stage", priority=2),
     Column("by", priority=3),
@@ -119,7 +119,7 @@ def _live_lines(live: Sequence[VersionRef], style: Style) -> Iterator[str]:
 
 def _event_cells(event: AuditEvent) -> tuple[str, ...]:
     stages = f"{event.from_stage or 'new'} -> {event.to_stage}" if event.to_stage else ""
-    what = event.action.rpartition(".")[2]
+    what = MARK if event.action == "adapter.break_glass" else event.action.rpartition(".")[2]
     return when(event.at), what, event.subject, stages, event.actor, event.reason or ""
 
 

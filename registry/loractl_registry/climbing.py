@@ -51,14 +51,19 @@ def rungs_of(version: AdapterVersion, to: Stage | None) -> tuple[Stage, ...]:
     return rungs
 
 
-def gather_evidence(context: Context, version: AdapterVersion, rungs: Sequence[Stage], *, actor: str) -> Evidence:
+def gather_evidence(
+    context: Context, version: AdapterVersion, rungs: Sequence[Stage], *, actor: str, break_glass: str | None = None
+) -> Evidence:
     """Check everything that a climb over `rungs` takes, without changing anything.
+
+    With a reason to break the glass, the policy is asked about the last rung alone.
 
     Raises:
         DeniedError: A subclass that says which check said no.
     """
     base, is_new = base_of(context, version)
-    _require_allowed(context, version, base.base, rungs, actor=actor)
+    asked = rungs if break_glass is None else rungs[-1:]
+    _require_allowed(context, version, base.base, asked, actor=actor, break_glass=break_glass)
     if version.size_bytes <= ALWAYS_HASHED_BYTES or Stage.CANDIDATE in rungs or Stage.LIVE in rungs:
         require_intact(context, version)
     report = _preflight(version, base) if Stage.CANDIDATE in rungs else None
@@ -66,7 +71,13 @@ def gather_evidence(context: Context, version: AdapterVersion, rungs: Sequence[S
 
 
 def _require_allowed(
-    context: Context, version: AdapterVersion, base: Base, rungs: Sequence[Stage], *, actor: str
+    context: Context,
+    version: AdapterVersion,
+    base: Base,
+    rungs: Sequence[Stage],
+    *,
+    actor: str,
+    break_glass: str | None,
 ) -> None:
     """Ask the policy before anything is hashed; the write transaction asks again."""
     from loractl_registry.ledger.admissions import require_admitted
@@ -86,7 +97,7 @@ def _require_allowed(
         require_admitted(chain, base)
     policy = home_policy(context)
     acting = acting_identity(context, chain, policy, actor=actor)
-    judge = Judge(policy, acting.name, acting.roles)
+    judge = Judge(policy, acting.name, acting.roles, break_glass=break_glass)
     approvals = approval_facts(chain, standing_approvals(chain, standings.get(version.ref), now))
     for rung in rungs:
         judge.require(version, base, rung, approvals=approvals, now=now)

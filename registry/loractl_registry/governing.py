@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING
 from loractl_registry._context import Context
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
     from loractl_registry.home_policies import HomePolicies
+    from loractl_registry.outcomes import Promotion
+    from loractl_registry.refs import Ref, VersionRef
     from loractl_registry.reviewing import Review
+    from loractl_registry.stages import Stage
 
 
 class Governing:
@@ -37,3 +43,29 @@ class Governing:
         from loractl_registry.reviewing import review
 
         return review(self._context, actor=actor, identity=identity)
+
+    def break_glass(self, ref: Ref | VersionRef, *, actor: str, reason: str, to: Stage | None = None) -> Promotion:
+        """Take a version to a servable stage without approvals and evidence, for as many hours as the policy says.
+
+        Files, preflight, caps, licences and data classes are checked all the same. It is over by itself: at that second
+        the version answers no more.
+
+        Args:
+            ref: The version.
+            actor: Who appears in the audit log; whoever signs has to be an operator.
+            reason: Kept in the statement and in the audit log.
+            to: Approved or live; default the next one.
+
+        Raises:
+            StageError: No climb leads there.
+            DeniedError: Policy, role, base, bytes or preflight said no; the subclass says which.
+        """
+        from loractl_registry.breaking import break_glass
+
+        return break_glass(self._context, ref, actor=actor, reason=reason, to=to)
+
+    def broken_glass(self) -> Mapping[VersionRef, datetime]:
+        """Return for which versions the glass was broken, and until when; by the rows, verifying no signature."""
+        from loractl_registry import reading
+
+        return reading.broken_glass(self._context)

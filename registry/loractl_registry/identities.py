@@ -147,7 +147,7 @@ class Identities:
         held, objection = standings.get(version.ref), objection_to(version, standings)
         if held is None or not held.sequence:
             return SignedStanding(None, None, None, None, objection)
-        return SignedStanding(held.stage, held.signer, held.sequence, held.expires, objection)
+        return SignedStanding(held.stage, held.signer, held.sequence, held.expires, objection, held.break_glass)
 
     def verify(self) -> HistoryVerification:
         """Verify every statement, the checkpoint, what the rows say, and the chain of the audit log."""

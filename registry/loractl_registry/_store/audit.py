@@ -14,6 +14,7 @@ from loractl_registry.records import AuditEvent
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage
 
+BREAK_GLASS = "adapter.break_glass"
 COLUMNS = "sequence, at, actor, action, subject, from_stage, to_stage, reason, detail"
 
 
@@ -76,6 +77,19 @@ def events(
         values.append(to_text(until))
     rows = connection.execute(f"SELECT {COLUMNS} FROM audit WHERE {' AND '.join(clauses)} ORDER BY sequence", values)  # noqa: S608 constants and marks alone
     return tuple(event_from_row(row) for row in rows)
+
+
+def broken_glass(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return until when versions are approved for which the glass was broken, by ref, as rows and events say it."""
+    query = """
+        SELECT subject, json_extract(detail, '$.expires') FROM audit AS broken
+        WHERE action = ? AND NOT EXISTS (
+            SELECT 1 FROM audit AS later
+            WHERE later.subject = broken.subject AND later.sequence > broken.sequence
+            AND (later.action = broken.action OR later.to_stage NOT IN ('approved', 'live')
+                 OR (later.to_stage = 'approved' AND later.from_stage <> 'live')))
+    """
+    return {str(subject): str(expires) for subject, expires in connection.execute(query, (BREAK_GLASS,))}
 
 
 def last_sequence(connection: sqlite3.Connection) -> int:

@@ -50,6 +50,7 @@ class Standing:
         approved_until, live_until: When the rung ceases to count; None for never.
         sequence, signer: Of the statement that moved it last.
         approvals: Those given since the version last left the servable stages.
+        break_glass: The reason for which it is approved without review, None if it was reviewed.
     """
 
     digest: str
@@ -60,6 +61,7 @@ class Standing:
     sequence: int = 0
     signer: str = ""
     approvals: tuple[SignedApproval, ...] = ()
+    break_glass: str | None = None
 
     @property
     def expires(self) -> datetime | None:
@@ -123,7 +125,9 @@ def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
         return None
     if isinstance(statement, StepDownStatement):
         to = statement.predicate.to_stage
-        return replace(signed, stage=to, approvals=before.approvals if to.is_servable else ())
+        if to.is_servable:
+            return replace(signed, stage=to)
+        return replace(signed, stage=to, approvals=(), break_glass=None)
     base = (statement.predicate.base.name, statement.predicate.base.digest)
     if before.base not in (None, base):
         return None
@@ -136,8 +140,10 @@ def _raised(signed: Standing, statement: PromotionStatement | BreakGlassStatemen
     to, end = statement.predicate.to_stage, statement.predicate.expires
     raised = replace(signed, stage=to, base=base)
     if isinstance(statement, BreakGlassStatement):
-        return replace(raised, approved_until=end, live_until=end)
-    return replace(raised, live_until=end) if to is Stage.LIVE else replace(raised, approved_until=end, live_until=None)
+        return replace(raised, approved_until=end, live_until=end, break_glass=statement.predicate.reason)
+    if to is Stage.LIVE:
+        return replace(raised, live_until=end)
+    return replace(raised, approved_until=end, live_until=None, break_glass=None)
 
 
 def _approval(statement: ApprovalStatement, digest: str) -> SignedApproval:

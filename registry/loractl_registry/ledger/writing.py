@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from loractl_registry.ledger.pen import Pen
 from loractl_registry.policies import Decision
@@ -13,6 +14,8 @@ from loractl_registry.trust import (
     Approval,
     ApprovalStatement,
     BaseRef,
+    BreakGlass,
+    BreakGlassStatement,
     Promotion,
     PromotionStatement,
     Revocation,
@@ -84,6 +87,25 @@ def sign_approval(pen: Pen, rung: Rung, *, reason: str) -> str:
     )
     version = rung.version
     return pen.sign(ApprovalStatement(subject=subject_of(version.ref, version.digest), predicate=approval), "approval")
+
+
+def sign_break_glass(pen: Pen, rung: Rung, decision: Decision, *, expires: datetime, reason: str) -> str:
+    """Sign that the glass was broken for `rung`, which may be a climb over several; return the statement's digest."""
+    place = pen.place()
+    glass = BreakGlass(
+        **place,
+        policy=decision.policy_digest,
+        from_stage=rung.before,
+        to_stage=rung.after,
+        base=rung.base,
+        tenants=(ANY_TENANT,),
+        data_classes=(),
+        evidence=(decision.digest,),
+        expires=expires,
+        reason=reason,
+    )
+    subject = subject_of(rung.version.ref, rung.version.digest)
+    return pen.sign(BreakGlassStatement(subject=subject, predicate=glass), "break-glass")
 
 
 def sign_step(pen: Pen, version: AdapterVersion, verb: Verb, before: Stage, after: Stage, *, reason: str) -> str:
