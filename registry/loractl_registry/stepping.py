@@ -7,8 +7,10 @@ from loractl_registry._store import audit, bases, versions
 from loractl_registry._store.audit import NewEvent
 from loractl_registry.climbing import Evidence
 from loractl_registry.ledger.errors import DisagreementError, StandingExpiredError
+from loractl_registry.ledger.grounds import grounds_of
 from loractl_registry.ledger.judging import approval_facts, standing_approvals
 from loractl_registry.ledger.pen import Pen
+from loractl_registry.ledger.soundness import require_sound
 from loractl_registry.ledger.standing import objection_to, revoked_digests
 from loractl_registry.ledger.writing import Rung, sign_promotion, sign_step
 from loractl_registry.outcomes import Promotion
@@ -51,8 +53,8 @@ class Step:
         pen, base = self._pen, evidence.base.base
         place = pen.place()
         counted = standing_approvals(pen.chain, pen.standing(version.ref, version.digest), pen.at)
-        facts = approval_facts(pen.chain, counted)
-        decision = pen.judge.require(version, base, after, approvals=facts, now=pen.at)
+        facts, approvals = pen.facts(version), approval_facts(pen.chain, counted)
+        decision = pen.judge.require(version, base, after, facts=facts, approvals=approvals, now=pen.at)
         statement = sign_promotion(
             pen,
             Rung(version, BaseRef(name=base.name, digest=base.digest), before, after),
@@ -60,6 +62,7 @@ class Step:
             decision=decision,
             approvals=tuple(one.statement for one in counted),
             reason=self._reason,
+            grounds=grounds_of(pen.policy, facts),
         )
         signed = {"statement": statement, "policy": decision.policy_digest, "decision": decision.digest}
         self._enter(version, before, after, action=action, signer=place["signer"].identity, **signed, **detail)
@@ -101,13 +104,13 @@ class Step:
         """Return if a climb may build on what the row says.
 
         Raises:
-            DisagreementError: The row is not what was signed.
+            DisagreementError: The row is not what was signed, or a signature over the files is not.
+            QuarantinedError: Its newest scan failed.
             StandingExpiredError: It is approved, and no longer.
             RevokedBytesError: The same bytes were revoked, by a row or by a statement.
         """
         self._pen.place()  # it begins the chain where nothing was signed yet
-        if (objection := objection_to(version, self._pen.standings)) is not None:
-            raise DisagreementError(version.ref, objection)
+        require_sound(self._context, self._connection, self._pen.chain, self._pen.standings, version)
         end = self._pen.standing(version.ref, version.digest).approved_until
         if version.stage is Stage.APPROVED and end is not None and self._pen.at >= end:
             raise StandingExpiredError(version.ref, end)

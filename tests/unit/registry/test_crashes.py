@@ -35,7 +35,8 @@ def start(home, adapters, verb, *words, fault=None):
 def prepare(home, adapters, verb):
     with Registry.open(home) as registry:
         registry.add_base("tiny-moe", str(write_base(adapters / "base")), actor="ada")
-        registry.add("bot", str(adapters / "0"), actor="ada")
+        if verb != "first":
+            registry.add("bot", str(adapters / "0"), actor="ada")
         if verb == "import":
             registry.add("bot", str(adapters / "1"), actor="ada")
             registry.export([BOT, Ref("bot", 2)], adapters / "bots.tar")
@@ -61,8 +62,11 @@ POINTS = [
     ("add", "add.before_commit", False),
     ("add", "add.after_commit", True),
     ("promote", "promote.before_commit", False),
-    ("promote", "sign.before_root", False),
-    ("promote", "sign.after_root", False),
+    ("add", "sign.after_commit", True),
+    ("first", "sign.before_root", False),
+    ("first", "sign.after_root", False),
+    ("first", "add.before_commit", False),
+    ("first", "sign.after_commit", True),
     ("promote", "sign.after_commit", True),
     ("revoke", "lifecycle.before_commit", False),
     ("revoke", "sign.after_commit", True),
@@ -159,6 +163,20 @@ def test_processes_at_once_leave_one_story(tmp_path, adapters):
         acknowledged = {line.split()[1] for out, _ in told for line in out.splitlines() if line.startswith("added ")}
         assert acknowledged <= refs
         assert registry.fsck(repair=False, actor="ada").findings == ()
+
+
+def test_first_additions_by_many_processes_at_once_make_one_identity(tmp_path, adapters):
+    home = tmp_path / "home"
+    prepare(home, adapters, "first")
+
+    workers = [start(home, adapters, "first", name) for name in ("one", "two", "three")]
+    told = [worker.communicate(timeout=60) for worker in workers]
+
+    assert [worker.returncode for worker in workers] == [0, 0, 0], told
+    with Registry.open(home) as registry:
+        assert [one.name for one in registry.identities.select()] == ["worker"]
+        assert registry.identities.verify().problems == ()
+        assert_consistent(registry)
 
 
 def test_first_opening_by_many_processes_at_once_works(tmp_path, adapters):
