@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import cast
 
 PREFIX = "LORACTL_"
 CONFIG_FILE = "config.toml"
@@ -80,6 +81,7 @@ class Settings:
         identity: Whose private key signs; None takes the only one in the home.
         max_adapters: Adapters that the engine holds at once; None leaves it to the plan.
         max_rank: Largest adapter rank that the engine takes; None leaves it to the plan.
+        scan_command: What ``loractl evidence scan`` runs: a list of words, or one text that is split as a shell would.
         origins: Where each value came from, by name.
     """
 
@@ -92,6 +94,7 @@ class Settings:
     max_adapters: int | None
     max_rank: int | None
     log_level: LogLevel
+    scan_command: tuple[str, ...] | None
     origins: Mapping[str, Origin]
 
 
@@ -299,6 +302,23 @@ def _number(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
+def _command(value: object) -> tuple[str, ...]:
+    wanted = 'a command, such as "modelscan -p" or ["modelscan", "-p"]'
+    if isinstance(value, str):
+        import shlex  # only where there is a text to split
+
+        try:
+            words: list[object] = list(shlex.split(value))
+        except ValueError as error:
+            raise ValueError(wanted) from error
+    else:
+        words = list(cast("list[object]", value)) if isinstance(value, list) else []
+    texts = tuple(word for word in words if isinstance(word, str) and word and "\0" not in word)
+    if not texts or len(texts) != len(words):
+        raise ValueError(wanted)
+    return texts
+
+
 def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
     def parse(value: object) -> StrEnum:
         try:
@@ -319,4 +339,5 @@ _SETTINGS: dict[str, _Setting] = {
     "max_adapters": _Setting(_number(1, 4096), lambda _: None, "--max-adapters"),
     "max_rank": _Setting(_number(1, 512), lambda _: None, "--max-rank"),
     "log_level": _Setting(_choice(LogLevel), lambda _: LogLevel.INFO),
+    "scan_command": _Setting(_command, lambda _: None),
 }

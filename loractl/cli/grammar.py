@@ -17,7 +17,7 @@ TREE: Tree = {
         (),
         (
             Option('version', ('--version',), '', 'Print the version.', '', (), False, False, False),
-            *_COMMON), (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files, preflight and signatures.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('bom', 'Bases and adapters', 'Write the bill of materials of a version: CycloneDX, JSON, with base, data sets, licences and provenance.'), ('prove', 'Lifecycle', 'Show that an adapter changes what the base answers, and that every part of it does.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('approve', 'Lifecycle', 'Sign that you are for the next rung of a version.'), ('approvals', 'Lifecycle', 'Show the signed approvals of a version and what the policy asks for.'), ('review', 'Lifecycle', 'Show the versions whose next rung lacks an approval that you may give.'), ('policy', 'Lifecycle', 'What the policy asks, and why it decides.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('audit', 'Upkeep', 'Whether what happened here is what was signed.'), ('identity', 'Set-up', 'Whose signatures count here, and for what.'), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.'))),
+            *_COMMON), (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files, preflight, signatures and evidence.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('bom', 'Bases and adapters', 'Write the bill of materials of a version: CycloneDX, JSON, with base, data sets, licences and provenance.'), ('prove', 'Lifecycle', 'Show that an adapter changes what the base answers, and that every part of it does.'), ('evidence', 'Lifecycle', 'What was found out about versions.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('approve', 'Lifecycle', 'Sign that you are for the next rung of a version.'), ('approvals', 'Lifecycle', 'Show the signed approvals of a version and what the policy asks for.'), ('review', 'Lifecycle', 'Show the versions whose next rung lacks an approval that you may give.'), ('policy', 'Lifecycle', 'What the policy asks, and why it decides.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('audit', 'Upkeep', 'Whether what happened here is what was signed.'), ('identity', 'Set-up', 'Whose signatures count here, and for what.'), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.'))),
     'base': Node(
         'base', 'Base models that adapters may belong to.',
         '', (),
@@ -62,6 +62,7 @@ TREE: Tree = {
         (
             Option('base', ('--base',), 'BASE', 'Admitted base that it belongs to.', 'base', (), False, False, False),
             Option('trained_on', ('--trained-on',), 'DATASET', 'What it was trained on.', '', (), False, True, False),
+            Option('dataset', ('--dataset',), 'NAME[,licence=SPDX][,class=CLASS]', 'The same, and on what terms.', '', (), False, True, False),
             Option('licence', ('--licence',), 'SPDX', 'Licence of the adapter.', '', (), False, False, False),
             Option('code_commit', ('--code-commit',), 'COMMIT', 'Commit of the training code.', '', (), False, False, False),
             Option('note', ('--note',), 'TEXT', 'Anything else worth knowing.', '', (), False, False, False),
@@ -77,7 +78,7 @@ TREE: Tree = {
             Option('base', ('--base',), 'BASE', 'Only adapters of this base.', 'base', (), False, False, False),
             *_COMMON), ()),
     'show': Node(
-        'show', 'Show one version: facts, provenance, files, preflight and signatures.',
+        'show', 'Show one version: facts, provenance, files, preflight, signatures and evidence.',
         '', ('loractl show support-bot@3', 'loractl show support-bot --json'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
         _COMMON, ()),
@@ -102,13 +103,47 @@ TREE: Tree = {
             *_COMMON), ()),
     'prove': Node(
         'prove', 'Show that an adapter changes what the base answers, and that every part of it does.',
-        "vLLM answers with the adapter and without, and transformers with the adapter merged into the base's weights; then\neach pair of tensors is left out once. Where the base is too large to merge, each pair is measured by itself, and\nthe proof says so. Exit code 3 if the adapter has no effect, or another one than it should.", ('loractl prove support-bot@3', 'loractl prove support-bot@3 --out proof.json'),
+        "vLLM answers with the adapter and without, and transformers with the adapter merged into the base's weights; then\neach pair of tensors is left out once. Where the base is too large to merge, each pair is measured by itself, and\nthe proof says so. The proof is signed and kept as evidence, passed or not. Exit code 3 if the adapter has no\neffect, or another one than it should.", ('loractl prove support-bot@3', 'loractl prove support-bot@3 --out proof.json'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
         (
             Option('prompts', ('--prompts',), 'FILE', 'One prompt a line, or JSONL with a prompt each.', 'file', (), False, False, False),
             Option('device', ('--device',), 'auto|cuda|cpu', 'What to run the engine on.', '', ('auto', 'cuda', 'cpu'), False, False, False),
             Option('engine', ('--engine',), '', 'Start vLLM; without it, only the tensors are measured.', '', (), False, False, False),
+            Option('record', ('--record',), '', 'Sign the proof and keep it as evidence.', '', (), False, False, False),
             Option('out', ('--out',), 'FILE', 'Keep the proof, as canonical JSON.', 'file', (), False, False, False),
+            *_COMMON), ()),
+    'evidence': Node(
+        'evidence', 'What was found out about versions.',
+        '', (),
+        (),
+        _COMMON, (('add', '', 'Keep a file as evidence about a version.'), ('list', '', 'List the evidence about a version, oldest first.'), ('show', '', 'Show one piece of evidence as it was kept.'), ('scan', '', 'Run a scanner on the stored files of a version and keep what it says.'))),
+    'evidence add': Node(
+        'evidence add', 'Keep a file as evidence about a version.',
+        'Numbers are read from what lm-eval writes, from an object with metrics, or from an object of numbers. The policy\ncan ask for them. The same file again is a no-op.', ('loractl evidence add support-bot@3 results.json --type eval', 'loractl evidence add support-bot@3 report.txt --type scan --passed --kind clamav'),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False), Argument('file', 'FILE', 'At most 16 MiB.', 'file', True, False),),
+        (
+            Option('type_', ('--type',), 'eval|card|scan|review', 'What it is.', '', (), True, False, False),
+            Option('kind', ('--kind',), 'TEXT', 'What made it, where it does not say.', '', (), False, False, False),
+            Option('passed', ('--passed',), '', 'Its verdict, where it does not say.', '', (), False, False, False),
+            *_COMMON), ()),
+    'evidence list': Node(
+        'evidence list', 'List the evidence about a version, oldest first.',
+        '', ('loractl evidence list support-bot@3 --json',),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
+        _COMMON, ()),
+    'evidence show': Node(
+        'evidence show', 'Show one piece of evidence as it was kept.',
+        '', ('loractl evidence show support-bot@3 9f86d081 --out results.json',),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False), Argument('digest', 'DIGEST', 'The beginning of its digest is enough.', '', True, False),),
+        (
+            Option('out', ('--out',), 'FILE', 'Write its bytes to a file.', 'file', (), False, False, False),
+            *_COMMON), ()),
+    'evidence scan': Node(
+        'evidence scan', 'Run a scanner on the stored files of a version and keep what it says.',
+        'Exit code 0 of the scanner is a scan that passed. The folder comes last, or where {folder} stands. Without a command\nthe setting scan_command says it. A version whose newest scan failed cannot be promoted; exit code 3.', ('loractl evidence scan support-bot@3 -- modelscan -p', 'loractl evidence scan support-bot@3'),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False), Argument('command', '-- COMMAND', 'Scanner and its flags, behind a --.', '', False, True),),
+        (
+            Option('timeout', ('--timeout',), 'SECONDS', 'How long it may take.', '', (), False, False, False),
             *_COMMON), ()),
     'promote': Node(
         'promote', 'Move a version up: candidate, approved, live.',

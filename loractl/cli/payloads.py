@@ -88,6 +88,7 @@ def provenance(value: Provenance) -> dict[str, object]:
         "code_commit": value.code_commit,
         "note": value.note,
         "extra": dict(value.extra),
+        "dataset_terms": [plain(each) for each in value.dataset_terms],
     }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from loractl.cli.style import Style, clean, size_text
 from loractl.cli.tables import Column, facts, table
-from loractl_registry.records import AdapterVersion, Provenance, VersionSummary
+from loractl_registry.records import AdapterVersion, DataSetTerms, Provenance, VersionSummary
 from loractl_registry.refs import VersionRef
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def provenance_lines(provenance: Provenance, declared_base: str | None, style: S
             ("commit", provenance.commit or ""),
             ("author", provenance.author or ""),
             ("licence", provenance.licence or "not stated"),
-            ("trained on", ", ".join(provenance.datasets) or "not stated"),
+            ("trained on", ", ".join(map(terms_text, datasets_of(provenance))) or "not stated"),
             ("trained from", declared_base or ""),
             ("code commit", provenance.code_commit or ""),
             ("note", provenance.note or ""),
@@ -108,6 +108,18 @@ def provenance_lines(provenance: Provenance, declared_base: str | None, style: S
         ],
         style,
     )
+
+
+def datasets_of(provenance: Provenance) -> tuple[DataSetTerms, ...]:
+    """Return the data sets of `provenance` with what was said of each."""
+    said = {each.name: each for each in provenance.dataset_terms}
+    return tuple(said.get(name, DataSetTerms(name)) for name in provenance.datasets)
+
+
+def terms_text(terms: DataSetTerms) -> str:
+    """Write a data set with its licence and class."""
+    said = ", ".join(each for each in (terms.licence, terms.data_class) if each)
+    return f"{terms.name} ({said})" if said else terms.name
 
 
 def signed_lines(standing: SignedStanding, style: Style) -> Iterator[str]:

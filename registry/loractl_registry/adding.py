@@ -18,6 +18,8 @@ from loractl_registry._store.audit import NewEvent
 from loractl_registry.actors import parse_actor
 from loractl_registry.binding import choose_base
 from loractl_registry.errors import RegistryError
+from loractl_registry.ledger.keeping import Shipped, shipped_with, sign_addition
+from loractl_registry.ledger.pen import Pen, signed_writing
 from loractl_registry.outcomes import AddedVersion
 from loractl_registry.progress import Progress
 from loractl_registry.provenance import ProvenanceInput, joined, read_stated
@@ -25,6 +27,7 @@ from loractl_registry.reading import get_version
 from loractl_registry.records import AdapterVersion, Base, Provenance
 from loractl_registry.refs import VersionRef, parse_name
 from loractl_registry.refusals import BoundElsewhereError, NameTakenError
+from loractl_registry.signatures import prepare_signing
 from loractl_registry.sources import opened_adapter
 from loractl_registry.stages import Stage
 
@@ -49,13 +52,16 @@ def add(
         choose_base(bases.select(connection), base, None)
     with writing_lease(context.home), opened_adapter(source, context.home / TEMPORARY, progress) as opened:
         ingested = context.contents.ingest(opened.folder, progress)
-        provenance = joined(opened.provenance, stated)
-        with withdrawn_on_failure(context, [ingested]), context.database.writing() as connection:
-            admitted = bases.select(connection)
-            chosen = choose_base(admitted, base, ingested.facts.declared_base or opened.declared_base)
-            draft = Draft(name, ingested, chosen, base is not None, provenance)
-            added = store(context, connection, draft, actor=actor)
-            reach("add.before_commit")
+        with withdrawn_on_failure(context, [ingested]):
+            shipped = shipped_with(context, opened.folder, ingested.manifest)
+            made_ready(context, [(name, ingested)])
+            with signed_writing(context, actor=actor) as pen:
+                admitted = bases.select(pen.connection)
+                chosen = choose_base(admitted, base, ingested.facts.declared_base or opened.declared_base)
+                provenance = joined(opened.provenance, stated)
+                draft = Draft(name, ingested, chosen, base is not None, provenance, shipped=shipped)
+                added = store(pen, draft)
+                reach("add.before_commit")
     reach("add.after_commit")
     return added
 
@@ -67,6 +73,7 @@ class Draft:
     Attributes:
         base_is_said: Somebody said the base, so that a version with the same bytes must belong to it too.
         detail: What the audit event says beside the base and the digest.
+        shipped: The signature that lay beside the files.
     """
 
     name: str
@@ -75,16 +82,31 @@ class Draft:
     base_is_said: bool
     provenance: Provenance
     detail: Mapping[str, object] = field(default_factory=dict[str, object])
+    shipped: Shipped | None = None
 
 
-def store(context: Context, connection: sqlite3.Connection, draft: Draft, *, actor: str) -> AddedVersion:
-    """Put the files of `draft` in their place and write its row, or find the version that holds them already."""
+def made_ready(context: Context, drafts: Sequence[tuple[str, Ingested]]) -> None:
+    """Import what signs files if any of `drafts` is new: others wait for whoever holds the write transaction.
+
+    Raises:
+        SigningUnavailableError: It is not installed.
+    """
+    with context.database.reading() as connection:
+        found = [versions.find_same(connection, context.path_of, name, one.manifest.digest) for name, one in drafts]
+    if None in found:
+        prepare_signing()
+
+
+def store(pen: Pen, draft: Draft) -> AddedVersion:
+    """Put the files of `draft` in their place, write its row and sign for it, or find the version that holds them."""
+    context, connection, actor = pen.context, pen.connection, pen.actor
     refuse_base_name(connection, draft.name)
-    manifest, at = draft.ingested.manifest, context.clock()
+    manifest, at = draft.ingested.manifest, pen.at
     same = versions.find_same(connection, context.path_of, draft.name, manifest.digest)
     if same is not None:
         _heal(context, connection, same, draft, actor=actor, at=at)
         return AddedVersion(_bound(context, connection, same, draft, actor=actor, at=at), is_new=False)
+    signer = pen.place()["signer"].identity  # whoever may not sign is refused before a file is in its place
     draft.ingested.publish()
     reach("add.after_rename")
     ref = VersionRef(draft.name, versions.next_number(connection, draft.name))
@@ -99,7 +121,10 @@ def store(context: Context, connection: sqlite3.Connection, draft: Draft, *, act
         added_at=at,
         added_by=actor,
     )
+    shipped = [] if draft.shipped is None else [draft.shipped]
+    statement, *signatures = sign_addition(pen, ref, manifest, draft.provenance, shipped)
     detail = {"digest": manifest.digest, "source": draft.provenance.source, **_base_detail(draft.base), **draft.detail}
+    detail |= {"statement": statement, "signer": signer, "signatures": signatures}
     audit.append(connection, NewEvent("adapter.add", str(ref), actor, at, to_stage=Stage.DRAFT, detail=detail))
     return AddedVersion(get_version(context, ref), is_new=True)
 

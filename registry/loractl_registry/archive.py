@@ -16,7 +16,7 @@ from loractl_registry._lease import writing_lease
 from loractl_registry._store import bases, versions
 from loractl_registry._store.rows import facts_to_dict, provenance_from_json, provenance_to_dict, to_json
 from loractl_registry.actors import parse_actor
-from loractl_registry.adding import Draft, store, withdrawn_on_failure
+from loractl_registry.adding import Draft, made_ready, store, withdrawn_on_failure
 from loractl_registry.archive_format import (
     ArchivedFile,
     ArchivedProvenance,
@@ -29,6 +29,7 @@ from loractl_registry.checking import refuse_collected
 from loractl_registry.clock import to_text
 from loractl_registry.errors import UsageError
 from loractl_registry.home_errors import os_errors_named
+from loractl_registry.ledger.pen import signed_writing
 from loractl_registry.outcomes import AddedVersion, Damage, ExportReport
 from loractl_registry.progress import SILENT
 from loractl_registry.reading import get_version
@@ -69,13 +70,22 @@ def import_archive(context: Context, file: Path, *, actor: str) -> tuple[AddedVe
     with writing_lease(context.home), os_errors_named(file), file.open("rb") as stream:
         manifest = form.read_manifest(stream)
         _refuse_revoked(manifest)
-        with _ingested(context, stream, manifest) as ingested, context.database.writing() as connection:
-            reach("import.before_publish")
-            admitted = bases.select(connection)
-            drafts = [_draft(version, ingested[version.digest], admitted) for version in manifest.versions]
-            added = tuple(store(context, connection, draft, actor=actor) for draft in drafts)
-            reach("import.before_commit")
+        with _ingested(context, stream, manifest) as ingested:
+            made_ready(context, [(version.name, ingested[version.digest]) for version in manifest.versions])
+            added = _stored(context, manifest, ingested, actor=actor)
     reach("import.after_commit")
+    return added
+
+
+def _stored(
+    context: Context, manifest: ArchiveManifest, ingested: Mapping[str, Ingested], *, actor: str
+) -> tuple[AddedVersion, ...]:
+    with signed_writing(context, actor=actor) as pen:
+        reach("import.before_publish")
+        admitted = bases.select(pen.connection)
+        drafts = [_draft(version, ingested[version.digest], admitted) for version in manifest.versions]
+        added = tuple(store(pen, draft) for draft in drafts)
+        reach("import.before_commit")
     return added
 
 

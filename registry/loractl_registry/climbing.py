@@ -82,25 +82,26 @@ def _require_allowed(
     """Ask the policy before anything is hashed; the write transaction asks again."""
     from loractl_registry.ledger.admissions import require_admitted
     from loractl_registry.ledger.chains import checked_chain, read_checkpoint  # cryptography, for who signs alone
-    from loractl_registry.ledger.errors import DisagreementError
+    from loractl_registry.ledger.facts import facts_of
     from loractl_registry.ledger.identities import acting_identity
     from loractl_registry.ledger.judging import Judge, approval_facts, home_policy, standing_approvals
-    from loractl_registry.ledger.standing import objection_to, standings_of
+    from loractl_registry.ledger.soundness import require_sound
+    from loractl_registry.ledger.standing import standings_of
 
     seen, now = read_checkpoint(context), context.clock()
     with context.database.reading() as connection:
         chain = checked_chain(context, connection, seen)
-    standings = standings_of(chain)
-    if chain is not None and (objection := objection_to(version, standings)) is not None:
-        raise DisagreementError(version.ref, objection)
-    if chain is not None:
-        require_admitted(chain, base)
+        if chain is not None:
+            require_admitted(chain, base)
+        standings = standings_of(chain)
+        require_sound(context, connection, chain, standings, version)
+        facts = facts_of(context, connection, chain, standings.get(version.ref), version)
     policy = home_policy(context)
     acting = acting_identity(context, chain, policy, actor=actor)
     judge = Judge(policy, acting.name, acting.roles, break_glass=break_glass)
     approvals = approval_facts(chain, standing_approvals(chain, standings.get(version.ref), now))
     for rung in rungs:
-        judge.require(version, base, rung, approvals=approvals, now=now)
+        judge.require(version, base, rung, facts=facts, approvals=approvals, now=now)
 
 
 def require_intact(context: Context, version: AdapterVersion) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from loractl_registry._context import Context
 from loractl_registry.climbing import base_of
 from loractl_registry.ledger.chains import checked_chain, read_checkpoint
+from loractl_registry.ledger.facts import facts_of
 from loractl_registry.ledger.judging import Judge, approval_facts, home_policy, standing_approvals
 from loractl_registry.ledger.standing import objection_to, standings_of
 from loractl_registry.ledger.viewing import Viewer, viewer_of
@@ -64,13 +65,14 @@ def explain(
     seen, policy, now = read_checkpoint(context), home_policy(context), context.clock()
     with context.database.reading() as connection:
         chain, version = checked_chain(context, connection, seen), get_version(context, ref)
+        standings = standings_of(chain)
+        facts = facts_of(context, connection, chain, standings.get(version.ref), version)
     wanted = to or _next(version)
     base, _ = base_of(context, version)
-    standings = standings_of(chain)
     viewer = viewer_of(context, chain, policy, actor=actor, identity=identity)
     judge = Judge(policy, viewer.name, viewer.roles, tenant=tenant)
     approvals = approval_facts(chain, standing_approvals(chain, standings.get(version.ref), now))
-    decision = judge.decide(version, base.base, wanted, approvals=approvals, now=now)
+    decision = judge.decide(version, base.base, wanted, facts=facts, approvals=approvals, now=now)
     objection = None if chain is None else objection_to(version, standings)
     built_in = (_signature(version, wanted, viewer), *(() if objection is None else (_row(version, objection),)))
     roles = tuple(sorted(role.value for role in viewer.roles))

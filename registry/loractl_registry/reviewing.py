@@ -11,6 +11,7 @@ from loractl_registry.approving import next_rung
 from loractl_registry.change_norms import ModuleChange, changes_of_modules
 from loractl_registry.checking import diff
 from loractl_registry.ledger.chains import checked_chain, read_checkpoint
+from loractl_registry.ledger.facts import facts_of
 from loractl_registry.ledger.judging import Judge, approval_facts, home_policy, standing_approvals
 from loractl_registry.ledger.standing import SignedApproval, objection_to, standings_of
 from loractl_registry.ledger.viewing import Viewer, viewer_of
@@ -65,11 +66,13 @@ def review(context: Context, *, actor: str, identity: str | None) -> Review:
         chain = checked_chain(context, connection, seen)
         rows = versions.select(connection, context.path_of)
         admitted = {base.name: base for base in bases.select(connection)}
-    viewer, standings, now = (
-        viewer_of(context, chain, policy, actor=actor, identity=identity),
-        standings_of(chain),
-        context.clock(),
-    )
+        standings = standings_of(chain)
+        known = {
+            row.ref: facts_of(context, connection, chain, standings.get(row.ref), row)
+            for row in rows
+            if next_rung(row) is not None
+        }
+    viewer, now = viewer_of(context, chain, policy, actor=actor, identity=identity), context.clock()
     live = {row.ref.name: row for row in rows if row.stage is Stage.LIVE and objection_to(row, standings) is None}
     found: list[Waiting] = []
     for version in rows:
@@ -78,8 +81,9 @@ def review(context: Context, *, actor: str, identity: str | None) -> Review:
             continue
         given = standing_approvals(chain, standings.get(version.ref), now)
         judge = Judge(policy, viewer.name, viewer.roles)
-        decision = judge.decide(version, base, to, approvals=approval_facts(chain, given), now=now)
-        if _may_close(viewer, policy, version, given, to, decision.denials):
+        facts, counted = known[version.ref], approval_facts(chain, given)
+        decision = judge.decide(version, base, to, facts=facts, approvals=counted, now=now)
+        if _may_close(viewer, policy, facts.added_by, given, to, decision.denials):
             found.append(_waiting(context, version, base, to, decision.denials, live.get(version.ref.name)))
     return Review(viewer.name, tuple(sorted(role.value for role in viewer.roles)), tuple(found))
 
@@ -87,7 +91,7 @@ def review(context: Context, *, actor: str, identity: str | None) -> Review:
 def _may_close(
     viewer: Viewer,
     policy: Policy,
-    version: AdapterVersion,
+    added_by: str | None,
     given: tuple[SignedApproval, ...],
     to: Stage,
     denials: tuple[Finding, ...],
@@ -95,7 +99,8 @@ def _may_close(
     """Whether an approval by `viewer` is one of those that are missing, and can be signed."""
     if not viewer.roles & MAY_SIGN[Act.APPROVE] or any((one.identity, one.to) == (viewer.name, to) for one in given):
         return False
-    is_own = person_key(viewer.name) == person_key(version.added_by)
+    # Four eyes counts nobody's approval of a version of which nobody signed the addition.
+    is_own = added_by is None or person_key(viewer.name) == person_key(added_by)
     lacking = {one.rule for one in denials if one.rule.endswith(APPROVALS)}
     return any(
         names_someone(rule.by, viewer.name, [role.value for role in viewer.roles]) and not (rule.four_eyes and is_own)

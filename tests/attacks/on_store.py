@@ -322,10 +322,10 @@ ROWS = (
     ),
     row(
         "draft-made-live",
-        "Make a draft live, of which nobody ever signed anything",
+        "Make a draft live, of which nobody signed more than that it was added",
         sql("UPDATE version SET stage = 'live', base_id = (SELECT id FROM base) WHERE name = 'raw'"),
         "raw",
-        "no signed statement is about it",
+        "the database says live, and the signed statements say draft",
         honest=lambda scene: scene.go_live("raw"),
     ),
     row(

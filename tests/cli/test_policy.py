@@ -128,7 +128,7 @@ def test_explain_of_a_row_that_was_edited_denies(cli, lived_in):
     result = cli("policy", "explain", "poet@1", "--json")
 
     assert result.code == 3
-    assert "no signed statement is about it" in rules(result)["signed"]["why"]
+    assert "the signed statements say draft" in rules(result)["signed"]["why"]
 
 
 def test_explain_of_a_chain_that_was_cut_is_refused(cli, lived_in):

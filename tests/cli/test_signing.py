@@ -163,5 +163,5 @@ def test_show_says_who_signed_and_what_disagrees(cli, lived_in):
     cut = cli("show", "support-bot@1")
 
     assert (before["stage"], before["by"], before["objection"]) == ("live", "alice", None)
-    assert "no signed statement is about it" in flipped.out
+    assert "the database says approved, and the signed statements say draft" in flipped.out
     assert "checkpoint has seen" in cut.out

@@ -74,6 +74,7 @@ def _one_step(registry: Registry, adapters: Path, name: str, rng: random.Random)
 
 
 VERBS = {
+    "first": add,
     "add": add, "admit": admit, "promote": promote, "revoke": revoke, "import": import_archive, "gc": gc,
     "churn": churn, "race": race,
 }  # fmt: skip

@@ -92,6 +92,37 @@ class Statement(_Declared, table=True):
     envelope: str
 
 
+class FileSignature(_Declared, table=True):
+    """One signature over the files of a content."""
+
+    __tablename__ = "file_signature"  # pyright: ignore[reportAssignmentType]
+
+    content: str = Field(primary_key=True, foreign_key="content.digest")
+    digest: str = Field(primary_key=True)
+    kind: str
+    signer: str
+    bundle: str
+    at: str
+
+
+class EvidenceBody(_Declared, table=True):
+    """The bytes of a piece of evidence."""
+
+    __tablename__ = "evidence_body"  # pyright: ignore[reportAssignmentType]
+
+    digest: str = Field(primary_key=True)
+    body: bytes
+
+
+class Evidence(_Declared, table=True):
+    """One piece of evidence about a version."""
+
+    statement: str = Field(primary_key=True, foreign_key="statement.digest")
+    subject: str
+    digest: str = Field(foreign_key="evidence_body.digest")
+    metrics: str
+
+
 @dataclass(frozen=True, slots=True)
 class DeclaredTable:
     """What SQLite should say about a table.
@@ -105,6 +136,9 @@ class DeclaredTable:
     foreign_keys: set[tuple[str, str]]
 
 
+_TYPES = {int: "INTEGER", bytes: "BLOB"}
+
+
 def declared_tables() -> dict[str, DeclaredTable]:
     """Return every declared table by name."""
     return {name: _declared(table) for name, table in _Declared.metadata.tables.items()}
@@ -114,7 +148,7 @@ def _declared(table: Table) -> DeclaredTable:
     # SQLite calls the alias of the row id nullable, though it never is.
     columns = {
         column.name: (
-            "INTEGER" if column.type.python_type is int else "TEXT",
+            _TYPES.get(column.type.python_type, "TEXT"),
             not column.nullable and not (column.primary_key and column.type.python_type is int and _is_alone(table)),
             bool(column.primary_key),
         )

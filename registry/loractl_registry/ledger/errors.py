@@ -109,6 +109,19 @@ class BaseDeniedError(DeniedError):
         self.name, self.actor = name, actor
 
 
+class QuarantinedError(DeniedError):
+    """The newest scan of a version failed, so that nothing may build on it."""
+
+    code = "registry.quarantined"
+
+    def __init__(self, ref: VersionRef, digest: str) -> None:
+        super().__init__(
+            f"{ref} is in quarantine: its newest scan failed ({digest[:19]})",
+            hint=f"see why: loractl evidence list {ref}; a scan that passes lifts it: loractl evidence scan {ref}",
+        )
+        self.ref, self.digest = ref, digest
+
+
 class StandingExpiredError(DeniedError):
     """What was signed for the stage that a climb would build on holds no longer."""
 

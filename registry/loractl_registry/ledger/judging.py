@@ -8,12 +8,12 @@ from datetime import datetime
 
 from loractl_registry._context import Context
 from loractl_registry.home_errors import os_errors_named
+from loractl_registry.ledger.facts import VersionFacts
 from loractl_registry.ledger.standing import SignedApproval, Standing
 from loractl_registry.policies import (
     POLICY_FILE,
     Approval,
     BaseFacts,
-    DataSet,
     Decision,
     Policy,
     Request,
@@ -49,20 +49,34 @@ class Judge:
     break_glass: str | None = None
 
     def require(
-        self, version: AdapterVersion, base: Base, rung: Stage, *, approvals: tuple[Approval, ...], now: datetime
+        self,
+        version: AdapterVersion,
+        base: Base,
+        rung: Stage,
+        *,
+        facts: VersionFacts,
+        approvals: tuple[Approval, ...],
+        now: datetime,
     ) -> Decision:
         """Return the decision that lets `version` enter `rung`.
 
         Raises:
             PolicyDeniedError: A rule says no; the message says which, and why.
         """
-        decision = self.decide(version, base, rung, approvals=approvals, now=now)
+        decision = self.decide(version, base, rung, facts=facts, approvals=approvals, now=now)
         if not decision.allowed:
             raise _denied(version, rung, self.identity, decision)
         return decision
 
     def decide(
-        self, version: AdapterVersion, base: Base, rung: Stage, *, approvals: tuple[Approval, ...], now: datetime
+        self,
+        version: AdapterVersion,
+        base: Base,
+        rung: Stage,
+        *,
+        facts: VersionFacts,
+        approvals: tuple[Approval, ...],
+        now: datetime,
     ) -> Decision:
         """Return what the policy says of `version` entering `rung`."""
         request = Request(
@@ -72,12 +86,15 @@ class Judge:
             actor=self.identity,
             now=now,
             roles=frozenset(role.value for role in self.roles),
-            added_by=version.added_by,
+            added_by=facts.added_by,
             rank=version.facts.rank,
             size_bytes=version.size_bytes,
             base=BaseFacts(base.name, base.digest, base.licence, base.source),
-            data=tuple(DataSet(name) for name in version.provenance.datasets),
+            engine=facts.engine,
+            data=facts.data,
+            signatures=facts.signatures,
             approvals=approvals,
+            evidence=facts.evidence,
             tenant=self.tenant,
             break_glass=self.break_glass,
         )

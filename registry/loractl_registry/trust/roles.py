@@ -18,6 +18,8 @@ class Role(StrEnum):
 class Act(StrEnum):
     """What a signature does, in the words of messages."""
 
+    ADD = "addition"
+    ADD_EVIDENCE = "evidence"
     TO_CANDIDATE = "promotion to candidate"
     TO_APPROVED = "promotion to approved"
     TO_LIVE = "promotion to live"
@@ -35,8 +37,12 @@ class Act(StrEnum):
 
 _EVERYBODY = frozenset(Role)
 
+_WHO_WORKS = frozenset({Role.CONTRIBUTOR, Role.REVIEWER, Role.OPERATOR})
+
 MAY_SIGN: Mapping[Act, frozenset[Role]] = {
-    Act.TO_CANDIDATE: frozenset({Role.CONTRIBUTOR, Role.REVIEWER, Role.OPERATOR}),
+    Act.ADD: _WHO_WORKS,
+    Act.ADD_EVIDENCE: _WHO_WORKS,
+    Act.TO_CANDIDATE: _WHO_WORKS,
     # Operators run the service and do not judge adapters; where they must, break-glass says so loudly.
     Act.TO_APPROVED: frozenset({Role.REVIEWER}),
     Act.TO_LIVE: frozenset({Role.OPERATOR}),

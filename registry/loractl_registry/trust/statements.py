@@ -19,6 +19,7 @@ from loractl_registry.trust.errors import PredicateTypeError, StatementError, Wr
 from loractl_registry.trust.fields import Hexadecimal, Name, Strict, VersionName, canonical_bytes
 from loractl_registry.trust.keys import Signing
 from loractl_registry.trust.predicates import (
+    Addition,
     Approval,
     BaseAdmission,
     BreakGlass,
@@ -26,6 +27,7 @@ from loractl_registry.trust.predicates import (
     Promotion,
     Revocation,
     StepDown,
+    Testimony,
     require_key,
 )
 
@@ -36,6 +38,8 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 class PredicateType(StrEnum):
     """What kind of predicate a statement has."""
 
+    ADDITION = "https://loractl.dev/attestation/addition/v1"
+    EVIDENCE = "https://loractl.dev/attestation/evidence/v1"
     PROMOTION = "https://loractl.dev/attestation/promotion/v1"
     APPROVAL = "https://loractl.dev/attestation/approval/v1"
     BREAK_GLASS = "https://loractl.dev/attestation/break-glass/v1"
@@ -89,6 +93,20 @@ class _VersionStatement(_Statement):
     def content_digest(self) -> str:
         """Digest of the content of that version, ``sha256:hex``."""
         return f"sha256:{self.subject[0].digest.sha256}"
+
+
+class AdditionStatement(_VersionStatement):
+    """A version was added."""
+
+    predicate_type: Literal[PredicateType.ADDITION] = Field(default=PredicateType.ADDITION, alias="predicateType")
+    predicate: Addition
+
+
+class EvidenceStatement(_VersionStatement):
+    """A piece of evidence about a version was kept."""
+
+    predicate_type: Literal[PredicateType.EVIDENCE] = Field(default=PredicateType.EVIDENCE, alias="predicateType")
+    predicate: Testimony
 
 
 class PromotionStatement(_VersionStatement):
@@ -172,7 +190,9 @@ class IdentityStatement(_Statement):
 
 
 Statement = (
-    PromotionStatement
+    AdditionStatement
+    | EvidenceStatement
+    | PromotionStatement
     | ApprovalStatement
     | BreakGlassStatement
     | StepDownStatement

@@ -7,6 +7,8 @@ import pytest
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage, Verb
 from loractl_registry.trust import (
+    Addition,
+    AdditionStatement,
     AdmissionVerb,
     Approval,
     ApprovalStatement,
@@ -16,6 +18,8 @@ from loractl_registry.trust import (
     BreakGlass,
     BreakGlassStatement,
     Checkpoint,
+    EvidenceStatement,
+    EvidenceType,
     IdentityChange,
     IdentityStatement,
     IdentityVerb,
@@ -27,6 +31,7 @@ from loractl_registry.trust import (
     Signer,
     StepDown,
     StepDownStatement,
+    Testimony,
     base_subject,
     create_key,
     home_id,
@@ -117,6 +122,15 @@ class Home:
 
     def approval(self, *, by="ada", **changes):
         return ApprovalStatement(subject=subject(), predicate=Approval(**self.terms(by, **changes)))
+
+    def addition(self, *, by="ada", **changes):
+        said = {"added_by": "Ada", "provenance": POLICY, "signatures": (), **changes}
+        return AdditionStatement(subject=subject(), predicate=Addition(policy=POLICY, **self.common(by), **said))
+
+    def testimony(self, *, by="ada", **changes):
+        said = {"evidence": POLICY, "type": EvidenceType.EVAL, "kind": "lm-eval", "passed": None, "metrics": POLICY}
+        terms = {**self.common(by), **said, **changes}
+        return EvidenceStatement(subject=subject(), predicate=Testimony(policy=POLICY, **terms))
 
     def break_glass(self, *, by="ada", **changes):
         expires = self.now + timedelta(hours=4)
