@@ -22,6 +22,7 @@ _STEPS: tuple[Callable[[Stage], None], ...] = (
     team_steps.trust_people,
     team_steps.set_policy,
     team_steps.add_adapters,
+    team_steps.give_evidence,
     team_steps.refuse,
     team_steps.approve,
     team_steps.flip_row,

@@ -11,6 +11,8 @@ class TeamClaim(Claimed):
     PEOPLE_TRUSTED = "people-trusted"
     POLICY_IN_FORCE = "policy-in-force"
     ADDED = "added"
+    FACTS_ASKED = "facts-asked"
+    EVIDENCE_COUNTS = "evidence-counts"
     UNAPPROVED_REFUSED = "unapproved-refused"
     SELF_APPROVAL_REFUSED = "self-approval-refused"
     APPROVED = "approved"
@@ -31,8 +33,10 @@ class TeamClaim(Claimed):
 
 _TEXTS = {
     TeamClaim.PEOPLE_TRUSTED: "three people have keys of their own, with roles that an operator signed for",
-    TeamClaim.POLICY_IN_FORCE: "the policy asks for a second pair of eyes",
+    TeamClaim.POLICY_IN_FORCE: "the policy of a team is in force, and holds together",
     TeamClaim.ADDED: "carl's two adapters are candidates",
+    TeamClaim.FACTS_ASKED: "the policy asks for evidence and for a second pair of eyes, and says where it stands",
+    TeamClaim.EVIDENCE_COUNTS: "a proof of effect, a scan and an evaluation are kept, signed by carl, and count",
     TeamClaim.UNAPPROVED_REFUSED: "without an approval the policy says no, and which rule of it",
     TeamClaim.SELF_APPROVAL_REFUSED: "carl may review, and cannot approve what he added himself",
     TeamClaim.APPROVED: "on rita's approval the version is approved, and oscar takes it live",

@@ -15,24 +15,7 @@ OSCAR, CARL, RITA = "oscar", "carl", "rita"
 ROLES = {CARL: ("contributor", "reviewer"), RITA: ("reviewer",)}
 _DENIED = 3
 _DRY_RUN = f"loractl serve {BASE} --port 0 --dry-run"
-POLICY = """\
-# Whoever added a version is not who approves it, and an operator takes it live.
-base.by = ["role:operator"]
-
-[adapter.candidate]
-by = ["role:contributor", "role:reviewer", "role:operator"]
-
-[adapter.approved]
-by = ["role:reviewer"]
-
-[adapter.approved.approvals]
-count = 1
-by = ["role:reviewer"]
-four_eyes = true
-
-[adapter.live]
-by = ["role:operator"]
-"""
+_SCANNER = "find {folder} -type f -size -1G"
 
 
 def trust_people(stage: Stage) -> None:
@@ -64,16 +47,18 @@ def trust_people(stage: Stage) -> None:
 
 
 def set_policy(stage: Stage) -> None:
-    """Put a policy into the home."""
-    stage.narrator.step("A policy", "Without one, one person may climb every rung. This one asks for two.")
-    stage.narrator.command("cat > $LORACTL_HOME/policy.toml", by=OSCAR)
-    stage.narrator.output(POLICY)
-    (stage.home / "policy.toml").write_text(POLICY, encoding="utf-8")
+    """Put the policy of a team into the home."""
+    stage.narrator.step(
+        "A policy", "Without one, one person may climb every rung. The preset for a team asks for more."
+    )
+    stage.type_as(OSCAR, "loractl policy init --preset team")
+    checked = stage.type_as(OSCAR, "loractl policy check")
+    stage.observe(TeamClaim.POLICY_IN_FORCE, said(checked), is_seen=checked.exit_code == 0)
 
 
 def add_adapters(stage: Stage) -> None:
     """Admit the base, add two adapters, and promote them to candidate."""
-    stage.narrator.step("Carl adds two adapters", "A candidate fits its base, and has yet to be judged.")
+    stage.narrator.step("Carl adds two adapters", "He signs their files, and that it was he who added them.")
     stage.type_as(OSCAR, f"loractl base add {BASE} {stage.files.base} --licence Apache-2.0")
     for name in (PIRATE, SHAKESPEARE):
         stage.type_as(CARL, f"loractl add {name} {stage.files.adapter(name)}")
@@ -81,6 +66,25 @@ def add_adapters(stage: Stage) -> None:
     stages = stage.stages()
     wanted = {f"{PIRATE}@1": "candidate", f"{SHAKESPEARE}@1": "candidate"}
     stage.observe(TeamClaim.ADDED, str(stages), is_seen=stages == wanted)
+    asked = stage.type_as(RITA, f"loractl policy explain {PIRATE}@1")
+    is_seen = is_denied(asked, "adapter.approved.approvals", "adapter.approved.evidence[2]")
+    stage.observe(TeamClaim.FACTS_ASKED, said(asked), is_seen=is_seen)
+
+
+def give_evidence(stage: Stage) -> None:
+    """Measure the effect of both adapters, scan them, and give results of an evaluation."""
+    stage.narrator.step(
+        "Carl gives evidence", "A proof of effect, a scan by any command of yours, and an evaluation; signed."
+    )
+    results = _folder(stage) / "results.json"
+    results.write_text('{"catchphrase": 1.0}\n', encoding="utf-8")
+    for name in (PIRATE, SHAKESPEARE):
+        stage.type_as(CARL, f"loractl prove {name}@1 --no-engine")
+        stage.type_as(CARL, f"loractl evidence scan {name}@1 -- {_SCANNER}")
+        stage.type_as(CARL, f"loractl evidence add {name}@1 {shlex.quote(str(results))} --type eval")
+    rows = stage.shell.rows(f"loractl evidence list {PIRATE}@1 --json")
+    found = sorted(str(row.get("type")) for row in rows if row.get("is_counted"))
+    stage.observe(TeamClaim.EVIDENCE_COUNTS, ", ".join(found), is_seen=found == ["effect", "eval", "scan"])
 
 
 def refuse(stage: Stage) -> None:
@@ -89,9 +93,6 @@ def refuse(stage: Stage) -> None:
         "Not alone", "Nothing is approved without an approval, and carl's own does not count, reviewer or not."
     )
     early = stage.type_as(RITA, f"loractl promote {PIRATE}@1")
-    rows = stage.shell.rows(f"loractl approvals {PIRATE}@1 --json")
-    asked = str(rows[0].get("needed")) if rows else ""
-    stage.observe(TeamClaim.POLICY_IN_FORCE, asked, is_seen="adapter.approved.approvals" in asked)
     is_named = is_denied(early, "adapter.approved.approvals", "0 of 1 count")
     stage.observe(TeamClaim.UNAPPROVED_REFUSED, said(early), is_seen=is_named)
     own = stage.type_as(CARL, f"loractl approve {PIRATE}@1 --reason 'it is mine'")
@@ -182,7 +183,7 @@ def valid_approvals(stage: Stage) -> int:
 
 
 def backup(stage: Stage, name: str) -> None:
-    """Make a backup beside the home."""
+    """Make a backup."""
     stage.type_as(OSCAR, f"loractl backup {shlex.quote(str(_copy(stage, name)))}")
 
 
@@ -197,8 +198,15 @@ def said(outcome: Outcome) -> str:
     return f"exit code {outcome.exit_code}: {outcome.output}"
 
 
+def _folder(stage: Stage) -> Path:
+    """Return a folder for what the demonstration itself keeps."""
+    folder = stage.home / "demo"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def _copy(stage: Stage, name: str) -> Path:
-    return stage.home.parent / f"{stage.home.name}-{name}"
+    return _folder(stage) / name
 
 
 def _sql(stage: Stage, statement: str) -> None:

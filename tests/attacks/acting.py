@@ -34,7 +34,7 @@ class Run:
     """Commands, each after the one before has succeeded.
 
     Attributes:
-        lines: Without ``loractl``; ``{folder}``, ``{name}``, ``{key}``, ``{archive}`` and ``{base}`` are the scene's.
+        lines: Without ``loractl``; ``{folder}``, ``{name}``, ``{key}``, ``{archive}``, ``{base}``, ``{file}`` are its.
         by: Who runs them, unless the deed made it somebody else.
     """
 
@@ -52,10 +52,13 @@ class Run:
             "{key}": str(scene.key_file),
             "{archive}": str(scene.archive),
             "{base}": str(scene.base),
+            "{file}": str(scene.file),
         }
         told = ""
         for line in self.lines:
-            result = scene.run([*(places.get(word, word) for word in shlex.split(line)), "--json"], self.by)
+            words = [places.get(word, word) for word in shlex.split(line)]
+            end = words.index("--") if "--" in words else len(words)
+            result = scene.run([*words[:end], "--json", *words[end:]], self.by)
             told = f"{result.out}\n{result.err}"
             if result.code:
                 error = result.error

@@ -65,13 +65,13 @@ def signed(scene: Scene, body: Json, by: str, *, payload_type: str = PAYLOAD_TYP
     return sign_envelope(rfc8785.dumps(body | {"predicate": predicate}), payload_type, key)
 
 
-def append(scene: Scene, envelope: bytes, subject: str) -> None:
+def append(scene: Scene, envelope: bytes, subject: str, *, kind: str = "promotion") -> None:
     """Put an envelope at the end of the chain."""
     payload = base64.b64decode(json.loads(envelope)["payload"])
     text = envelope.decode().replace("'", "''")
     run_sql(
         scene.home,
-        f"INSERT INTO statement SELECT max(sequence) + 1, '{digest_of(payload)}', 'promotion', '{subject}', '{text}'"
+        f"INSERT INTO statement SELECT max(sequence) + 1, '{digest_of(payload)}', '{kind}', '{subject}', '{text}'"
         " FROM statement",
     )
 

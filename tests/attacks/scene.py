@@ -59,6 +59,7 @@ class Scene:
         folder: A good adapter that nobody has added yet.
         base: The files of the base.
         archive: What ``loractl export`` wrote elsewhere.
+        file: Evidence that somebody gives.
         outsider: Another home, with a chain of its own and versions of the same names.
         identity: Who acts, None for whoever the act says.
         name: The name that something new gets.
@@ -102,6 +103,10 @@ class Scene:
     @property
     def outsider(self) -> Path:
         return self.root / "outsider"
+
+    @property
+    def file(self) -> Path:
+        return self.root / "results.json"
 
     @property
     def policy(self) -> Path:
