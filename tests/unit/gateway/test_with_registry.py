@@ -268,7 +268,10 @@ async def test_home_in_which_nothing_was_signed_lets_no_adapter_answer(
 ) -> None:
     shop.registry.add("bot", str(write_adapter(tmp_path / "1", seed=1)), actor="ada")
     base = "base_id = (SELECT id FROM base)"
-    run_sql(tmp_path / "home", f"UPDATE version SET stage = 'live', {base}")
+    home = tmp_path / "home"
+    run_sql(home, *WIPE, "DELETE FROM file_signature", f"UPDATE version SET stage = 'live', {base}")
+    (home / "checkpoint.json").unlink()
+    shutil.rmtree(home / "keys")
     async with lifespan(shop.gateway):
         refused = await shop.client.ask("bot")
         shop.registry.identities.create("ada", actor="ada")
