@@ -122,7 +122,7 @@ TREE: Tree = {
         'Numbers are read from what lm-eval writes, from an object with metrics, or from an object of numbers. The policy\ncan ask for them. The same file again is a no-op.', ('loractl evidence add support-bot@3 results.json --type eval', 'loractl evidence add support-bot@3 report.txt --type scan --passed --kind clamav'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False), Argument('file', 'FILE', 'At most 16 MiB.', 'file', True, False),),
         (
-            Option('type_', ('--type',), 'eval|card|scan|review', 'What it is.', '', (), True, False, False),
+            Option('type_', ('--type',), 'eval|card|scan|review', 'What it is.', '', ('eval', 'card', 'scan', 'review'), True, False, False),
             Option('kind', ('--kind',), 'TEXT', 'What made it, where it does not say.', '', (), False, False, False),
             Option('passed', ('--passed',), '', 'Its verdict, where it does not say.', '', (), False, False, False),
             *_COMMON), ()),
