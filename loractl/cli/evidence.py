@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,7 +20,14 @@ if TYPE_CHECKING:
 
 app = new_app("What was found out about versions.")
 
-TYPES = ("eval", "card", "scan", "review")
+
+class AddedType(StrEnum):
+    """What a file may be; a proof of effect is made by ``loractl prove`` alone."""
+
+    EVAL = "eval"
+    CARD = "card"
+    SCAN = "scan"
+    REVIEW = "review"
 
 
 @app.command(
@@ -32,7 +40,7 @@ def add(
     ctx: typer.Context,
     ref: RefArgument,
     file: Annotated[Path, typer.Argument(parser=existing_file, metavar="FILE", help="At most 16 MiB.")],
-    type_: Annotated[str, typer.Option("--type", metavar="|".join(TYPES), help="What it is.")],
+    type_: Annotated[AddedType, typer.Option("--type", help="What it is.")],
     *,
     kind: Annotated[str | None, typer.Option(metavar="TEXT", help="What made it, where it does not say.")] = None,
     passed: Annotated[
@@ -45,11 +53,9 @@ def add(
     can ask for them. The same file again is a no-op.
     """
     app = context_of(ctx)
-    if type_ not in TYPES:
-        raise typer.BadParameter(f"{type_!r} is none of {', '.join(TYPES)}")
     from loractl_registry.evidence import EvidenceType  # cryptography, which help does without
 
-    added = app.registry.evidence.add(ref, file, EvidenceType(type_), actor=app.actor, kind=kind, passed=passed)
+    added = app.registry.evidence.add(ref, file, EvidenceType(type_.value), actor=app.actor, kind=kind, passed=passed)
     show_added(app, added)
 
 

@@ -16,7 +16,7 @@ from loractl_registry._lease import writing_lease
 from loractl_registry._store import bases, versions
 from loractl_registry._store.rows import facts_to_dict, provenance_from_json, provenance_to_dict, to_json
 from loractl_registry.actors import parse_actor
-from loractl_registry.adding import Draft, made_ready, store, withdrawn_on_failure
+from loractl_registry.adding import Draft, store, withdrawn_on_failure
 from loractl_registry.archive_format import (
     ArchivedFile,
     ArchivedProvenance,
@@ -36,6 +36,7 @@ from loractl_registry.reading import get_version
 from loractl_registry.records import AdapterVersion, Base, FileEntry
 from loractl_registry.refs import Ref, VersionRef
 from loractl_registry.refusals import DamagedFilesError, StageError
+from loractl_registry.signatures import prepare_signing
 from loractl_registry.stages import Stage
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def import_archive(context: Context, file: Path, *, actor: str) -> tuple[AddedVe
         manifest = form.read_manifest(stream)
         _refuse_revoked(manifest)
         with _ingested(context, stream, manifest) as ingested:
-            made_ready(context, [(version.name, ingested[version.digest]) for version in manifest.versions])
+            prepare_signing()
             added = _stored(context, manifest, ingested, actor=actor)
     reach("import.after_commit")
     return added

@@ -15,6 +15,7 @@ from loractl_registry.ledger.chains import checked_chain, read_checkpoint, verif
 from loractl_registry.ledger.errors import IdentityExistsError, NoSuchIdentityError
 from loractl_registry.ledger.identities import acting_identity, key_path, new_key, private_keys
 from loractl_registry.ledger.judging import home_policy
+from loractl_registry.ledger.kept import lost_bytes
 from loractl_registry.ledger.pen import Pen, signed_writing
 from loractl_registry.ledger.standing import objection_to, standings_of
 from loractl_registry.outcomes import CheckpointWritten, HistoryVerification, Identity, SignedStanding
@@ -153,6 +154,7 @@ class Identities:
         """Verify every statement, the checkpoint, what the rows say, and the chain of the audit log."""
         context, problems, head = self._context, list[str](), None
         context.verified.chain = None
+        context.verified.signatures.clear()
         seen = read_checkpoint(context)
         with context.database.reading() as connection:
             count, events = statements.count(connection), audit.last_sequence(connection)
@@ -165,6 +167,7 @@ class Identities:
                 rows = versions.select(connection, context.path_of)
                 problems += _disagreements(rows, chain)
                 problems += _base_disagreements(bases.select(connection), chain)
+                problems += lost_bytes(context, connection, chain, rows)
                 problems += _unrecorded(chain, audit.named_statements(connection))
             problems += audit.broken_links(connection)
         return HistoryVerification(count, head, events, tuple(problems))

@@ -43,7 +43,7 @@ def restored(home: Path, backup: Path) -> None:
 
 def made_older(home: Path) -> None:
     """Take away everything that was signed, which leaves a home as loractl had them before."""
-    run_sql(home, *WIPE)
+    run_sql(home, *WIPE, "DELETE FROM file_signature")
     (home / "checkpoint.json").unlink()
     shutil.rmtree(home / "keys")
 

@@ -23,9 +23,14 @@ class StoredEvidence:
     metrics: str
 
 
+def has_body(connection: sqlite3.Connection, digest: str) -> bool:
+    """Whether the bytes of a piece of evidence are here, without reading them."""
+    return connection.execute("SELECT 1 FROM evidence_body WHERE digest = ?", (digest,)).fetchone() is not None
+
+
 def append(connection: sqlite3.Connection, stored: StoredEvidence, body: bytes) -> None:
     """Keep a piece of evidence, and its bytes unless they are here already."""
-    if body_of(connection, stored.digest) is None:
+    if not has_body(connection, stored.digest):
         connection.execute("INSERT INTO evidence_body (digest, body) VALUES (?, ?)", (stored.digest, body))
     connection.execute(
         "INSERT INTO evidence (statement, subject, digest, metrics) VALUES (?, ?, ?, ?)",

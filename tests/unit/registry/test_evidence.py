@@ -260,6 +260,7 @@ def test_numbers_that_were_edited_count_for_nothing(registry, add, keep, home, a
     (found,) = registry.evidence.select(BOT)
 
     assert not found.is_counted
+    assert any("its eval" in problem for problem in registry.identities.verify().problems)
 
 
 def test_bytes_that_were_edited_are_not_shown(registry, add, keep, home):
@@ -269,6 +270,8 @@ def test_bytes_that_were_edited_are_not_shown(registry, add, keep, home):
 
     with pytest.raises(EvidenceNotFoundError):
         registry.evidence.read(BOT, added.evidence.digest)
+    run_sql(home, "DELETE FROM evidence_body")
+    assert "the bytes of its eval" in registry.identities.verify().problems[0]
 
 
 def test_nothing_is_kept_about_a_row_that_disagrees(add, keep, home):
