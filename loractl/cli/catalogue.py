@@ -91,6 +91,8 @@ WORDS: dict[str, dict[str, str]] = {
     "export": {"words": "ref"},
     "import": {"file": "file"},
     "backup": {"file": "file"},
+    "audit export": {"file": "file"},
+    "audit verify": {"export": "file", "checkpoint": "file"},
     "identity trust": {"file": "file"},
 }
 COMMON_WORDS = {"home": "folder"}

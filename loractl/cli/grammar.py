@@ -271,12 +271,30 @@ TREE: Tree = {
         'audit', 'Whether what happened here is what was signed.',
         '', (),
         (),
-        _COMMON, (('verify', '', 'Verify every signed statement, the checkpoint, the rows and the audit log.'), ('checkpoint', '', 'Sign what the database says now as its newest state.'))),
+        _COMMON, (('show', '', 'Show who did what, who signed it, and why.'), ('export', '', 'Write every signed statement, audit row, public key and the checkpoint into one file.'), ('verify', '', 'Verify every signed statement, the checkpoint, the rows and the audit log.'), ('checkpoint', '', 'Sign what the database says now as its newest state.'))),
+    'audit show': Node(
+        'audit show', 'Show who did what, who signed it, and why.',
+        '', ('loractl audit show --since 7d', 'loractl audit show --subject support-bot@3 --json'),
+        (),
+        (
+            Option('limit', ('--limit',), 'COUNT', 'At most so many, the newest.', '', (), False, False, False),
+            Option('since', ('--since',), 'TIME', 'From then on: RFC 3339, a date, or 2h, 3d ago.', '', (), False, False, False),
+            Option('subject', ('--subject',), 'NAME', 'Only this ref, adapter, base or identity.', '', (), False, False, False),
+            *_COMMON), ()),
+    'audit export': Node(
+        'audit export', 'Write every signed statement, audit row, public key and the checkpoint into one file.',
+        "Somebody who knows the home's id, or has the public key of its first identity, verifies it on any machine.", ('loractl audit export audit-2026-01.jsonl',),
+        (Argument('file', 'FILE', 'File to write; must not exist.', 'file', True, False),),
+        _COMMON, ()),
     'audit verify': Node(
         'audit verify', 'Verify every signed statement, the checkpoint, the rows and the audit log.',
-        'Exit code 3 if anything is not as it was signed.', ('loractl audit verify', 'loractl audit verify --json'),
+        'With --export, a file that audit export wrote, without the home. Exit code 3 if anything is not as it was signed.', ('loractl audit verify', 'loractl audit verify --export audit.jsonl --key first-identity.pub'),
         (),
-        _COMMON, ()),
+        (
+            Option('export', ('--export',), 'FILE', 'An export instead of the home.', 'file', (), False, False, False),
+            Option('key', ('--key',), 'KEY', "The export's first public key, as a .pub file or its id, or home id.", '', (), False, False, False),
+            Option('checkpoint', ('--checkpoint',), 'FILE', 'A checkpoint that was kept elsewhere; repeatable.', 'file', (), False, True, False),
+            *_COMMON), ()),
     'audit checkpoint': Node(
         'audit checkpoint', 'Sign what the database says now as its newest state.',
         'For who restored an older database on purpose: until then everything is refused, because the checkpoint\nremembers more.', ('loractl audit checkpoint --reason "restored the backup of Monday" --yes',),
