@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from loractl_registry.audit_records import AuditExported
+    from loractl_registry.home_advisories import HomeAdvisories
     from loractl_registry.home_policies import HomePolicies
     from loractl_registry.outcomes import Promotion
     from loractl_registry.records import AuditEvent
@@ -31,6 +32,13 @@ class Governing:
         from loractl_registry.home_policies import HomePolicies
 
         return HomePolicies(self._context)
+
+    @property
+    def advisories(self) -> HomeAdvisories:
+        """Known flaws of the engine, as this home knows them."""
+        from loractl_registry.home_advisories import HomeAdvisories
+
+        return HomeAdvisories(self._context)
 
     def review(self, *, actor: str, identity: str | None = None) -> Review:
         """Return every version whose next rung lacks an approval that the one who asks may give, and what it changes.
