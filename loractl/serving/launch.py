@@ -70,12 +70,14 @@ def prepare(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> Prepar
         FlagRefusedError, DeviceMissingError, EngineMissingError, PortTakenError: See each.
         BaseChangedError: A file of the base is not what was admitted.
         DistrustError: The signed statements, or their checkpoint, are not what was signed.
+        EngineDeniedError: The policy does not let the installed engine serve.
         EngineAdvisoryError: What is installed has a critical flaw that can be reached.
         NotFoundError: There is no such base.
     """
     check_engine_flags(request.engine_args)
     device = choose_device(request.device, has_gpu=has_nvidia_gpu, has_build=has_vllm_build)
     endpoint = _endpoint(request)
+    registry.policies.require_engine()
     _check_base(request.base, registry, ui)
     signed = registry.snapshot(request.base)
     if signed.distrust is not None:

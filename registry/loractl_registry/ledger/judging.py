@@ -8,6 +8,7 @@ from datetime import datetime
 
 from loractl_registry._context import Context
 from loractl_registry.home_errors import os_errors_named
+from loractl_registry.ledger.engines import engine_of
 from loractl_registry.ledger.standing import SignedApproval, Standing
 from loractl_registry.policies import (
     POLICY_FILE,
@@ -78,6 +79,7 @@ class Judge:
             approvals=approvals,
             tenant=self.tenant,
             break_glass=self.break_glass,
+            engine=engine_of(self.policy),
         )
         return evaluate(self.policy, request)
 
