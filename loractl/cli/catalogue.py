@@ -55,6 +55,7 @@ COMMANDS: dict[str, Entry] = {
     "export": Entry("archives", UPKEEP),
     "import": Entry("archives", UPKEEP),
     "backup": Entry("archives", UPKEEP),
+    "advisories": Entry("advisories", UPKEEP, is_group=True),
     "audit": Entry("auditing", UPKEEP, is_group=True),
     "identity": Entry("identities", SETUP, is_group=True),
     "doctor": Entry("doctor", SETUP),
@@ -96,6 +97,9 @@ WORDS: dict[str, dict[str, str]] = {
     "export": {"words": "ref"},
     "import": {"file": "file"},
     "backup": {"file": "file"},
+    "advisories update": {"source": "file"},
+    "audit export": {"file": "file"},
+    "audit verify": {"export": "file", "checkpoint": "file"},
     "identity trust": {"file": "file"},
 }
 COMMON_WORDS = {"home": "folder"}

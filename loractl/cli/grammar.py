@@ -17,7 +17,7 @@ TREE: Tree = {
         (),
         (
             Option('version', ('--version',), '', 'Print the version.', '', (), False, False, False),
-            *_COMMON), (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files, preflight, signatures and evidence.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('bom', 'Bases and adapters', 'Write the bill of materials of a version: CycloneDX, with base, data, licences, signatures and evidence.'), ('prove', 'Lifecycle', 'Show that an adapter changes what the base answers, and that every part of it does.'), ('evidence', 'Lifecycle', 'What was found out about versions.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('approve', 'Lifecycle', 'Sign that you are for the next rung of a version.'), ('approvals', 'Lifecycle', 'Show the signed approvals of a version and what the policy asks for.'), ('review', 'Lifecycle', 'Show the versions whose next rung lacks an approval that you may give.'), ('policy', 'Lifecycle', 'What the policy asks, and why it decides.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('audit', 'Upkeep', 'Whether what happened here is what was signed.'), ('identity', 'Set-up', 'Whose signatures count here, and for what.'), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.'))),
+            *_COMMON), (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files, preflight, signatures and evidence.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('bom', 'Bases and adapters', 'Write the bill of materials of a version: CycloneDX, with base, data, licences, signatures and evidence.'), ('prove', 'Lifecycle', 'Show that an adapter changes what the base answers, and that every part of it does.'), ('evidence', 'Lifecycle', 'What was found out about versions.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('approve', 'Lifecycle', 'Sign that you are for the next rung of a version.'), ('approvals', 'Lifecycle', 'Show the signed approvals of a version and what the policy asks for.'), ('review', 'Lifecycle', 'Show the versions whose next rung lacks an approval that you may give.'), ('policy', 'Lifecycle', 'What the policy asks, and why it decides.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('advisories', 'Upkeep', 'Known flaws of the engine.'), ('audit', 'Upkeep', 'Whether what happened here is what was signed.'), ('identity', 'Set-up', 'Whose signatures count here, and for what.'), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.'))),
     'base': Node(
         'base', 'Base models that adapters may belong to.',
         '', (),
@@ -255,6 +255,8 @@ TREE: Tree = {
             Option('port', ('--port',), 'PORT', 'Port to listen on; 8000 if not set, 0 picks a free one.', '', (), False, False, False),
             Option('max_adapters', ('--max-adapters',), 'COUNT', 'Adapters that the engine holds at once.', '', (), False, False, False),
             Option('max_rank', ('--max-rank',), 'RANK', 'Largest adapter rank that it takes.', '', (), False, False, False),
+            Option('override_advisory', ('--override-advisory',), 'ID', 'Serve although this advisory refuses; needs a reason; repeatable.', '', (), False, True, False),
+            Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history.', '', (), False, False, False),
             Option('dry_run', ('--dry-run',), '', 'Print the plan and the vLLM command, start nothing.', '', (), False, False, False),
             *_COMMON), ()),
     'demo': Node(
@@ -303,16 +305,51 @@ TREE: Tree = {
         'Safe while a server runs. Adapter files are not in it: export holds those.', ('loractl backup registry-2026-01-31.db',),
         (Argument('file', 'FILE', 'The copy to write.', 'file', True, False),),
         _COMMON, ()),
+    'advisories': Node(
+        'advisories', 'Known flaws of the engine.',
+        '', (),
+        (),
+        _COMMON, (('list', '', 'List the known flaws of the installed engine, and whether serving can reach them.'), ('update', '', 'Take in newer advisories from a file or a URL.'))),
+    'advisories list': Node(
+        'advisories list', 'List the known flaws of the installed engine, and whether serving can reach them.',
+        '', ('loractl advisories list', 'loractl advisories list --all --json'),
+        (),
+        (
+            Option('every', ('--all',), '', 'Also those that nothing installed here falls under.', '', (), False, False, False),
+            *_COMMON), ()),
+    'advisories update': Node(
+        'advisories update', 'Take in newer advisories from a file or a URL.',
+        'Nothing is fetched unless you ask for it here. A snapshot that is older than the one in force is refused.', ('loractl advisories update ./advisories.json',),
+        (Argument('source', 'SOURCE', 'A file or https URL: a snapshot, or OSV.', 'file', True, False),),
+        _COMMON, ()),
     'audit': Node(
         'audit', 'Whether what happened here is what was signed.',
         '', (),
         (),
-        _COMMON, (('verify', '', 'Verify every signed statement, the checkpoint, the rows and the audit log.'), ('checkpoint', '', 'Sign what the database says now as its newest state.'))),
+        _COMMON, (('show', '', 'Show who did what, who signed it, and why.'), ('export', '', 'Write every signed statement, audit row, public key and the checkpoint into one file.'), ('verify', '', 'Verify every signed statement, the checkpoint, the rows and the audit log.'), ('checkpoint', '', 'Sign what the database says now as its newest state.'))),
+    'audit show': Node(
+        'audit show', 'Show who did what, who signed it, and why.',
+        '', ('loractl audit show --since 7d', 'loractl audit show --subject support-bot@3 --json'),
+        (),
+        (
+            Option('limit', ('--limit',), 'COUNT', 'At most so many, the newest.', '', (), False, False, False),
+            Option('since', ('--since',), 'TIME', 'From then on: RFC 3339, a date, or 2h, 3d ago.', '', (), False, False, False),
+            Option('subject', ('--subject',), 'NAME', 'Only this ref, adapter, base or identity.', '', (), False, False, False),
+            *_COMMON), ()),
+    'audit export': Node(
+        'audit export', 'Write every signed statement, audit row, public key and the checkpoint into one file.',
+        "Somebody who knows the home's id, or has the public key of its first identity, verifies it on any machine.", ('loractl audit export audit-2026-01.jsonl',),
+        (Argument('file', 'FILE', 'File to write; must not exist.', 'file', True, False),),
+        _COMMON, ()),
     'audit verify': Node(
         'audit verify', 'Verify every signed statement, the checkpoint, the rows and the audit log.',
-        'Exit code 3 if anything is not as it was signed.', ('loractl audit verify', 'loractl audit verify --json'),
+        'With --export, a file that audit export wrote, without the home. Exit code 3 if anything is not as it was signed.', ('loractl audit verify', 'loractl audit verify --export audit.jsonl --key first-identity.pub'),
         (),
-        _COMMON, ()),
+        (
+            Option('export', ('--export',), 'FILE', 'An export instead of the home.', 'file', (), False, False, False),
+            Option('key', ('--key',), 'KEY', "The export's first public key, as a .pub file or its id, or home id.", '', (), False, False, False),
+            Option('checkpoint', ('--checkpoint',), 'FILE', 'A checkpoint that was kept elsewhere; repeatable.', 'file', (), False, True, False),
+            *_COMMON), ()),
     'audit checkpoint': Node(
         'audit checkpoint', 'Sign what the database says now as its newest state.',
         'For who restored an older database on purpose: until then everything is refused, because the checkpoint\nremembers more.', ('loractl audit checkpoint --reason "restored the backup of Monday" --yes',),

@@ -28,6 +28,8 @@ class ServeRequest:
         max_adapters: Adapters that the engine holds at once; None leaves it to the plan.
         max_rank: Largest adapter rank that the engine takes; None leaves it to the plan.
         engine_args: What the user wrote after ``--``.
+        override_advisories: Ids of advisories that would refuse, and that somebody decided to serve with.
+        override_reason: Why; kept in the audit log.
         drain_s: How long running requests may go on once the server was asked to stop.
     """
 
@@ -42,6 +44,8 @@ class ServeRequest:
     engine_args: tuple[str, ...] = ()
     log_level: LogLevel = LogLevel.INFO
     drain_s: float = DRAIN_S
+    override_advisories: tuple[str, ...] = ()
+    override_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,13 @@ from loractl_registry._context import Context
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+    from pathlib import Path
 
+    from loractl_registry.audit_records import AuditExported
+    from loractl_registry.home_advisories import HomeAdvisories
     from loractl_registry.home_policies import HomePolicies
     from loractl_registry.outcomes import Promotion
+    from loractl_registry.records import AuditEvent
     from loractl_registry.refs import Ref, VersionRef
     from loractl_registry.reviewing import Review
     from loractl_registry.stages import Stage
@@ -28,6 +32,13 @@ class Governing:
         from loractl_registry.home_policies import HomePolicies
 
         return HomePolicies(self._context)
+
+    @property
+    def advisories(self) -> HomeAdvisories:
+        """Known flaws of the engine, as this home knows them."""
+        from loractl_registry.home_advisories import HomeAdvisories
+
+        return HomeAdvisories(self._context)
 
     def review(self, *, actor: str, identity: str | None = None) -> Review:
         """Return every version whose next rung lacks an approval that the one who asks may give, and what it changes.
@@ -69,3 +80,32 @@ class Governing:
         from loractl_registry import reading
 
         return reading.broken_glass(self._context)
+
+    def events(
+        self, *, subject: str | None = None, since: datetime | None = None, limit: int | None = None
+    ) -> tuple[AuditEvent, ...]:
+        """Return the newest events of the audit log, oldest first.
+
+        Args:
+            subject: Ref, name of an adapter with all its versions, base, or identity.
+            since: Only from this moment on.
+            limit: At most so many.
+        """
+        from loractl_registry._store import audit
+
+        with self._context.database.reading() as connection:
+            return audit.newest(connection, subject=subject, since=since, limit=limit)
+
+    def export_audit(self, file: Path) -> AuditExported:
+        """Write every signed statement, every audit row, the public keys and the checkpoint into one file.
+
+        Equal records give equal bytes. Whoever knows the first key or the id of the home verifies it without the home.
+
+        Raises:
+            FileExistsRefusedError: `file` is there.
+            NoSuchIdentityError: Nothing was ever signed.
+            TrustError: The chain is not what was signed.
+        """
+        from loractl_registry.audit_records import export_record
+
+        return export_record(self._context, file)

@@ -168,6 +168,18 @@ class HomePolicies:
 
         return explain(self._context, ref, actor=actor, to=to, tenant=tenant, identity=identity)
 
+    def require_engine(self) -> None:
+        """Return if the policy lets the installed engine serve.
+
+        Raises:
+            EngineDeniedError: It has a rule about engines, and this one is not among them.
+            PolicyFileError: The policy cannot be used.
+        """
+        from loractl_registry.ledger.engines import require_engine
+        from loractl_registry.ledger.judging import home_policy
+
+        require_engine(home_policy(self._context))
+
     def start_from(self, preset: str) -> PolicyText:
         """Write a preset into the home as its policy, to be edited there.
 

@@ -122,6 +122,16 @@ class QuarantinedError(DeniedError):
         self.ref, self.digest = ref, digest
 
 
+class EngineDeniedError(DeniedError):
+    """The policy does not let the installed engine serve."""
+
+    code = "registry.engine_denied"
+
+    def __init__(self, engine: str, because: str) -> None:
+        super().__init__(f"refusing to serve with engine {engine}: {because}", hint="install an engine that it names")
+        self.engine = engine
+
+
 class StandingExpiredError(DeniedError):
     """What was signed for the stage that a climb would build on holds no longer."""
 

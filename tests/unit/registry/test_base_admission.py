@@ -2,16 +2,18 @@
 
 import shutil
 import sqlite3
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 from support.registry import write_adapter, write_base
 from support.tampering import REBIND, made_older, run_sql
 
 from loractl_registry import Ref, Registry, Stage
+from loractl_registry.ledger import engines
 from loractl_registry.ledger.admissions import admissions_of
 from loractl_registry.ledger.chains import verified_chain
-from loractl_registry.ledger.errors import BaseDeniedError, BaseDisagreementError, NoIdentityError
-from loractl_registry.refusals import BaseDiffersError, ProvenanceError
+from loractl_registry.ledger.errors import BaseDeniedError, BaseDisagreementError, EngineDeniedError, NoIdentityError
+from loractl_registry.refusals import BaseDiffersError, PolicyDeniedError, ProvenanceError
 from loractl_registry.trust.errors import RoleError, TrustError
 
 NARROW = """
@@ -213,3 +215,43 @@ def test_version_of_a_base_that_is_not_admitted_climbs_nowhere(registry, base, h
 
     with pytest.raises(BaseDisagreementError, match="renamed"):
         registry.promote(Ref("bot", 1), actor="ada")
+
+
+ENGINES = """
+[base]
+by = ["anyone"]
+engines = ["{engine}"]
+[adapter.candidate]
+by = ["anyone"]
+"""
+
+
+@pytest.mark.parametrize("engine", ["1.2.*", "9.9"])
+def test_policy_judges_the_engine_that_is_installed(registry, add, home, monkeypatch, engine):
+    monkeypatch.setattr(engines, "version", lambda name: "1.2.3+cpu")
+    add()
+    (home / "policy.toml").write_text(ENGINES.format(engine=engine))
+
+    if engine == "1.2.*":
+        registry.policies.require_engine()
+        assert registry.promote(Ref("bot", 1), actor="ada").version.stage is Stage.CANDIDATE
+        return
+    with pytest.raises(EngineDeniedError, match=r"1\.2\.3 is not among them; it asks for 9\.9 \(base\.engines, line 4"):
+        registry.policies.require_engine()
+    with pytest.raises(PolicyDeniedError, match=r"base\.engines"):
+        registry.promote(Ref("bot", 1), actor="ada")
+
+
+def test_rule_about_engines_denies_where_none_is_installed(registry, home, monkeypatch):
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(engines, "version", missing)
+    (home / "policy.toml").write_text(ENGINES.format(engine="*"))
+
+    with pytest.raises(EngineDeniedError, match="it is not known"):
+        registry.policies.require_engine()
+
+
+def test_policy_without_a_rule_about_engines_asks_for_none(registry, base):
+    registry.policies.require_engine()
