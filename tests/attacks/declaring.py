@@ -28,6 +28,7 @@ class Threat(StrEnum):
     STATEMENTS = "Signed statements"
     ROLLBACK = "Old databases and checkpoints"
     AUDIT = "The audit log"
+    EXPORT = "The record that an auditor gets"
     KEYS = "Keys"
     FACTS = "Facts that the policy judges"
     PEOPLE = "People who may not"
@@ -47,6 +48,7 @@ class Has(StrEnum):
     DATABASE = "write access to the database"
     HOME = "write access to the whole home"
     KEY = "a private key, and write access to the database"
+    RECORD = "the exported record"
     LOGIN = "an identity of their own"
     PORT = "the port"
 
