@@ -18,7 +18,13 @@ from loractl_registry.ledger.judging import home_policy
 from loractl_registry.ledger.kept import lost_bytes
 from loractl_registry.ledger.pen import Pen, signed_writing
 from loractl_registry.ledger.standing import objection_to, standings_of
-from loractl_registry.outcomes import CheckpointWritten, HistoryVerification, Identity, SignedStanding
+from loractl_registry.outcomes import (
+    CheckpointWritten,
+    HistoryVerification,
+    Identity,
+    SignedAdmission,
+    SignedStanding,
+)
 from loractl_registry.records import AdapterVersion, Base
 from loractl_registry.refs import parse_name
 from loractl_registry.trust import (
@@ -149,6 +155,15 @@ class Identities:
         if held is None or not held.sequence:
             return SignedStanding(None, None, None, None, objection)
         return SignedStanding(held.stage, held.signer, held.sequence, held.expires, objection, held.break_glass)
+
+    def admission(self, base: Base) -> SignedAdmission:
+        """Return who admitted `base` by what was signed, and whether its row says the same."""
+        try:
+            admissions = admissions_of(self._chain())
+        except (TrustError, MissingCheckpointError) as error:
+            return SignedAdmission(None, None, str(error))
+        held, objection = admissions.get(base.name), objection_to_base(base, admissions)
+        return SignedAdmission(held.signer if held else None, held.sequence if held else None, objection)
 
     def verify(self) -> HistoryVerification:
         """Verify every statement, the checkpoint, what the rows say, and the chain of the audit log."""

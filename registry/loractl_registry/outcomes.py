@@ -236,6 +236,20 @@ class SignedStanding:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedAdmission:
+    """Whether a base is what was signed.
+
+    Attributes:
+        by, sequence: Signer and place of the newest statement about it; None if there is none.
+        objection: Why its row, or the whole chain, is not what was signed; None if it is.
+    """
+
+    by: str | None
+    sequence: int | None
+    objection: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointWritten:
     """The head of the chain that a checkpoint was signed for."""
 

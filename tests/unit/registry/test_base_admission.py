@@ -106,6 +106,7 @@ def test_row_that_is_not_what_was_admitted_is_served_by_nobody_and_builds_nothin
 
     snapshot = live.snapshot("tiny-moe")
 
+    assert said in live.identities.admission(live.base("tiny-moe")).objection
     assert (snapshot.versions, [str(ref) for ref in snapshot.refused]) == ((), ["bot@1"])
     assert said in snapshot.distrust
     assert any(said in problem for problem in live.identities.verify().problems)
