@@ -48,8 +48,9 @@ format: $(READY_TEST)  ## Format and fix what can be fixed
 docs: $(READY_TEST)  ## Build the documentation into site/, warnings as errors
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-generate: $(READY_TEST)  ## Rewrite what is generated: completions/ and docs/reference/cli.md
+generate: $(READY_TEST)  ## Rewrite what is generated: completions/, docs/reference/cli.md and docs/attacks.md
 	$(BIN)/python -m loractl.cli.generate
+	PYTHONPATH=tests $(BIN)/python -m attacks.page
 
 bench-cli: $(READY_TEST)  ## Time the commands on a registry of 10 000 versions
 	$(BIN)/python benchmarks/cli.py

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import cast
 
 PREFIX = "LORACTL_"
 CONFIG_FILE = "config.toml"
@@ -91,6 +92,7 @@ class Settings:
         queue_timeout_s: Longest wait of a request for its turn.
         records: Whether a server keeps a record of every request.
         trace_endpoint: OpenTelemetry collector, as an URL for OTLP over HTTP; None sends no traces.
+        scan_command: What ``loractl evidence scan`` runs: a list of words, or one text that is split as a shell would.
         origins: Where each value came from, by name.
     """
 
@@ -107,6 +109,7 @@ class Settings:
     records: bool
     trace_endpoint: str | None
     log_level: LogLevel
+    scan_command: tuple[str, ...] | None
     origins: Mapping[str, Origin]
 
 
@@ -314,6 +317,23 @@ def _number(low: int, high: int) -> Callable[[object], int]:
     return parse
 
 
+def _command(value: object) -> tuple[str, ...]:
+    wanted = 'a command, such as "modelscan -p" or ["modelscan", "-p"]'
+    if isinstance(value, str):
+        import shlex  # only where there is a text to split
+
+        try:
+            words: list[object] = list(shlex.split(value))
+        except ValueError as error:
+            raise ValueError(wanted) from error
+    else:
+        words = list(cast("list[object]", value)) if isinstance(value, list) else []
+    texts = tuple(word for word in words if isinstance(word, str) and word and "\0" not in word)
+    if not texts or len(texts) != len(words):
+        raise ValueError(wanted)
+    return texts
+
+
 def _choice(kind: type[StrEnum]) -> Callable[[object], StrEnum]:
     def parse(value: object) -> StrEnum:
         try:
@@ -352,4 +372,5 @@ _SETTINGS: dict[str, _Setting] = {
     "records": _Setting(_switch, lambda _: True, "--records"),
     "trace_endpoint": _Setting(_url, lambda _: None),
     "log_level": _Setting(_choice(LogLevel), lambda _: LogLevel.INFO),
+    "scan_command": _Setting(_command, lambda _: None),
 }

@@ -11,13 +11,15 @@ import typer
 from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import context_of
+from loractl.cli.evidence_view import Attestations
+from loractl.cli.glass import warn_of_broken_glass
 from loractl.cli.params import AdapterArgument, RefArgument, existing_file
 from loractl.cli.preflight_view import preflight_lines, preflight_of, preflight_payload
 from loractl.cli.style import Style, size_text
 from loractl.cli.tables import Column, table
 from loractl.cli.views import heading, provenance_lines, signed_lines, version_facts
 from loractl_registry.errors import RegistryError
-from loractl_registry.provenance import ProvenanceInput
+from loractl_registry.provenance import ProvenanceInput, parse_dataset
 from loractl_registry.records import AdapterVersion, FileEntry
 from loractl_registry.refs import parse_name
 
@@ -45,6 +47,10 @@ def add(
     trained_on: Annotated[
         list[str] | None, typer.Option("--trained-on", metavar="DATASET", help="What it was trained on.")
     ] = None,
+    dataset: Annotated[
+        list[str] | None,
+        typer.Option("--dataset", metavar="NAME[,licence=SPDX][,class=CLASS]", help="The same, and on what terms."),
+    ] = None,
     licence: Annotated[str | None, typer.Option(metavar="SPDX", help="Licence of the adapter.")] = None,
     code_commit: Annotated[
         str | None, typer.Option("--code-commit", metavar="COMMIT", help="Commit of the training code.")
@@ -63,7 +69,9 @@ def add(
     come from is kept; the options add what they do not tell.
     """
     app = context_of(ctx)
-    said = ProvenanceInput(tuple(trained_on or ()), licence, code_commit, note, provenance)
+    said = ProvenanceInput(
+        tuple(trained_on or ()), licence, code_commit, note, provenance, tuple(map(parse_dataset, dataset or ()))
+    )
     added = app.registry.add(name, source, actor=app.actor, base=base, provenance=said, progress=app.progress)
     version = added.version
     app.out.emit(
@@ -77,24 +85,32 @@ def add(
 
 @app.command("show", cls=Command, epilog="loractl show support-bot@3\nloractl show support-bot --json")
 def show(ctx: typer.Context, ref: RefArgument) -> None:
-    """Show one version: facts, provenance, files, preflight and signatures."""
+    """Show one version: facts, provenance, files, preflight, signatures and evidence."""
     app = context_of(ctx)
     version = app.registry.version(ref)
     files = app.registry.manifest(version.ref).files
     checked = preflight_of(app.registry, version.ref)
-    signed = app.registry.identities.standing(version)
+    signed, broken = app.registry.identities.standing(version), app.registry.broken_glass()
+    attested = Attestations.of(app.registry, version.ref)
     app.out.emit(
         lambda: (
             payloads.version_detail(version)
             | {
+                "break_glass_until": payloads.break_glass_until(version.ref, broken),
                 "files": [payloads.plain(entry) for entry in files],
                 "preflight": preflight_payload(checked),
                 "signed": payloads.signed(signed),
+                **attested.payload(),
             }
         ),
-        lambda style: [*_detail(version, files, checked, style), *signed_lines(signed, style)],
+        lambda style: [
+            *_detail(version, files, checked, style),
+            *signed_lines(signed, style),
+            *attested.lines(style),
+        ],
         hint=f"loractl history {version.ref.name}",
     )
+    warn_of_broken_glass(app, [version.ref])
 
 
 def _added_line(version: AdapterVersion, style: Style, *, is_new: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,10 +12,13 @@ from loractl.cli.app import Command, new_app
 from loractl.cli.context import context_of
 from loractl.cli.errors import VerificationFailedError
 from loractl.cli.params import BaseArgument, YesOption
-from loractl.cli.style import Style, count_text, size_text
+from loractl.cli.style import Style, clean, count_text, size_text
 from loractl.cli.tables import Column, facts, table
-from loractl.cli.views import damage_lines, short_digest, when
+from loractl.cli.views import damage_lines, heading, short_digest, when
 from loractl_registry.records import Base
+
+if TYPE_CHECKING:
+    from loractl_registry.outcomes import SignedAdmission
 
 app = new_app("Base models that adapters may belong to.")
 
@@ -80,9 +83,13 @@ def show(ctx: typer.Context, name: BaseArgument) -> None:
     app = context_of(ctx)
     base = app.registry.base(name)
     versions = app.registry.versions(base=name)
+    signed = app.registry.identities.admission(base)
     app.out.emit(
-        lambda: payloads.base_row(base) | {"versions": [str(version.ref) for version in versions]},
-        lambda style: _detail(base, len(versions), style),
+        lambda: (
+            payloads.base_row(base)
+            | {"versions": [str(version.ref) for version in versions], "signed": payloads.plain(signed)}
+        ),
+        lambda style: [*_detail(base, len(versions), style), *_signed_lines(signed, style)],
         hint=f"loractl base verify {name}",
     )
 
@@ -150,6 +157,14 @@ def _row(base: Base) -> tuple[str, ...]:
     kind = str(base.config.get("model_type", ""))
     digest = short_digest(base.digest)
     return base.name, kind, size_text(base.size_bytes), base.licence or "", digest, when(base.added_at), str(base.path)
+
+
+def _signed_lines(signed: SignedAdmission, style: Style) -> Iterator[str]:
+    yield from heading("signed", style)
+    if signed.by is not None:
+        yield f"by {signed.by}, statement {signed.sequence}"
+    if signed.objection is not None:
+        yield style.bad(clean(signed.objection))
 
 
 def _detail(base: Base, version_count: int, style: Style) -> Iterator[str]:

@@ -64,6 +64,7 @@ def examine(
     yield _home(settings.home)
     yield _space(settings.home)
     yield from _registry(settings.home, open_registry)
+    yield from _advisories(settings.home, open_registry, environ)
     yield from _servers(settings.home)
     yield _completion(environ)
 
@@ -169,6 +170,31 @@ def _registry(home: Path, open_registry: Callable[[], Registry]) -> Iterator[Che
     if gone:
         found = f"{gone[0].name} is no longer in {gone[0].path}"
         yield Check("bases", Health.FAIL, found, f"put it back, or: loractl base add {gone[0].name} NEW-FOLDER")
+
+
+def _advisories(home: Path, open_registry: Callable[[], Registry], environ: Mapping[str, str]) -> Iterator[Check]:
+    if not (home / "registry.db").exists():
+        return
+    from loractl.serving.advisories import features_in_use, look_at_advisories  # pydantic, for two commands alone
+    from loractl.serving.environment import engine_environment
+
+    try:
+        features = features_in_use((), engine_environment(environ, {}).variables)
+        known = look_at_advisories(open_registry(), features)
+    except RegistryError as error:
+        yield Check("advisories", Health.FAIL, str(error), error.hint)
+        return
+    update = "take in newer ones: loractl advisories update SOURCE"
+    if refusing := [one for one in known.findings if one.refuses]:
+        fixed = refusing[0].advisory.fixed_in
+        yield Check("advisories", Health.FAIL, str(refusing[0]), f"upgrade to {fixed} or later" if fixed else update)
+    elif known.reachable:
+        yield Check("advisories", Health.WARN, str(known.reachable[0]), "see all: loractl advisories list")
+    elif known.stale is not None:
+        yield Check("advisories", Health.WARN, f"they are {known.stale.days} days old", update)
+    else:
+        counted = f"none of {len(known.snapshot.advisories)} known on {known.snapshot.taken} can be reached"
+        yield Check("advisories", Health.OK, counted)
 
 
 def _findings(name: str, findings: list[Finding], well: str) -> Check:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+from typing import cast
 
 import typer
 
@@ -33,7 +35,7 @@ def show(ctx: typer.Context) -> None:
         lambda: [
             {
                 "setting": name,
-                "value": values[name] if values[name] is None or isinstance(values[name], int) else str(values[name]),
+                "value": _plain(values[name]),
                 "source": settings.origins[name].source.value,
                 "where": settings.origins[name].where or None,
                 "variable": variable_of(name),
@@ -42,7 +44,7 @@ def show(ctx: typer.Context) -> None:
         ],
         lambda style: table(
             _COLUMNS,
-            [(n, _text(values[n]), str(settings.origins[n]), variable_of(n)) for n in names],
+            [(n, _text(n, values[n]), str(settings.origins[n]), variable_of(n)) for n in names],
             style,
         ),
     )
@@ -51,5 +53,13 @@ def show(ctx: typer.Context) -> None:
         app.out.warn(f"{name} is set, and no setting has that name")
 
 
-def _text(value: object) -> str:
-    return "chosen by the plan" if value is None else str(value)
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return shlex.join(cast("tuple[str, ...]", value))
+    return value if value is None or isinstance(value, int) else str(value)
+
+
+def _text(name: str, value: object) -> str:
+    if value is None:
+        return "not set" if name == "scan_command" else "chosen by the plan"
+    return str(_plain(value))

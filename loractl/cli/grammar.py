@@ -17,7 +17,7 @@ TREE: Tree = {
         (),
         (
             Option('version', ('--version',), '', 'Print the version.', '', (), False, False, False),
-            *_COMMON), (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files, preflight and signatures.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('bom', 'Bases and adapters', 'Write the bill of materials of a version: CycloneDX, JSON, with base, data sets, licences and provenance.'), ('prove', 'Lifecycle', 'Show that an adapter changes what the base answers, and that every part of it does.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('approve', 'Lifecycle', 'Sign that you are for the next rung of a version.'), ('approvals', 'Lifecycle', 'Show the signed approvals of a version and what the policy asks for.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('top', 'Serving', 'Watch what a running server does: adapters, tenants, latencies, queues, GPUs.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('tenant', 'Tenants and use', 'Who may use what, and how much of it.'), ('key', 'Tenants and use', 'What clients of a tenant authenticate with.'), ('requests', 'Tenants and use', 'Show the requests that ended last, newest first, as servers recorded them.'), ('usage', 'Tenants and use', 'Show what each adapter or tenant used: requests, tokens, busy seconds and its share of them.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('audit', 'Upkeep', 'Whether what happened here is what was signed.'), ('dashboard', 'Set-up', 'What Grafana and Prometheus import.'), ('identity', 'Set-up', 'Whose signatures count here, and for what.'), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.'))),
+            *_COMMON), (('base', 'Bases and adapters', 'Base models that adapters may belong to.'), ('add', 'Bases and adapters', 'Verify an adapter and store it as the next version of NAME.'), ('list', 'Bases and adapters', 'List adapter versions.'), ('show', 'Bases and adapters', 'Show one version: facts, provenance, files, preflight, signatures and evidence.'), ('diff', 'Bases and adapters', 'Show what differs between two versions.'), ('history', 'Bases and adapters', 'Show every change, or with --at what was live then.'), ('bom', 'Bases and adapters', 'Write the bill of materials of a version: CycloneDX, with base, data, licences, signatures and evidence.'), ('prove', 'Lifecycle', 'Show that an adapter changes what the base answers, and that every part of it does.'), ('evidence', 'Lifecycle', 'What was found out about versions.'), ('promote', 'Lifecycle', 'Move a version up: candidate, approved, live.'), ('approve', 'Lifecycle', 'Sign that you are for the next rung of a version.'), ('approvals', 'Lifecycle', 'Show the signed approvals of a version and what the policy asks for.'), ('review', 'Lifecycle', 'Show the versions whose next rung lacks an approval that you may give.'), ('policy', 'Lifecycle', 'What the policy asks, and why it decides.'), ('rollback', 'Lifecycle', 'Make the version that was live before live again.'), ('demote', 'Lifecycle', 'Take a version one rung down.'), ('reject', 'Lifecycle', 'Turn a candidate down, for good.'), ('retire', 'Lifecycle', 'Take a version out of service; it may be promoted again.'), ('revoke', 'Lifecycle', 'Withdraw a version for good.'), ('serve', 'Serving', 'Serve a base with its approved adapters over the OpenAI API.'), ('top', 'Serving', 'Watch what a running server does: adapters, tenants, latencies, queues, GPUs.'), ('demo', 'Serving', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.'), ('tenant', 'Tenants and use', 'Who may use what, and how much of it.'), ('key', 'Tenants and use', 'What clients of a tenant authenticate with.'), ('requests', 'Tenants and use', 'Show the requests that ended last, newest first, as servers recorded them.'), ('usage', 'Tenants and use', 'Show what each adapter or tenant used: requests, tokens, busy seconds and its share of them.'), ('verify', 'Upkeep', 'Hash the stored files again and compare.'), ('fsck', 'Upkeep', 'Look for orphans, half-written files and damage.'), ('gc', 'Upkeep', 'Free the space of rejected and revoked versions.'), ('export', 'Upkeep', 'Write versions to one archive.'), ('import', 'Upkeep', 'Verify an archive and store its versions as drafts.'), ('backup', 'Upkeep', "Copy the registry's database to FILE."), ('advisories', 'Upkeep', 'Known flaws of the engine.'), ('audit', 'Upkeep', 'Whether what happened here is what was signed.'), ('dashboard', 'Set-up', 'What Grafana and Prometheus import.'), ('identity', 'Set-up', 'Whose signatures count here, and for what.'), ('doctor', 'Set-up', 'Check the installation, the home and the registry.'), ('config', 'Set-up', 'Settings and where they come from.'), ('kernels', 'Set-up', 'Check, time and tune the kernels that add adapters to experts.'), ('completion', 'Set-up', 'Tab completion for bash, zsh, fish and PowerShell.'))),
     'base': Node(
         'base', 'Base models that adapters may belong to.',
         '', (),
@@ -62,6 +62,7 @@ TREE: Tree = {
         (
             Option('base', ('--base',), 'BASE', 'Admitted base that it belongs to.', 'base', (), False, False, False),
             Option('trained_on', ('--trained-on',), 'DATASET', 'What it was trained on.', '', (), False, True, False),
+            Option('dataset', ('--dataset',), 'NAME[,licence=SPDX][,class=CLASS]', 'The same, and on what terms.', '', (), False, True, False),
             Option('licence', ('--licence',), 'SPDX', 'Licence of the adapter.', '', (), False, False, False),
             Option('code_commit', ('--code-commit',), 'COMMIT', 'Commit of the training code.', '', (), False, False, False),
             Option('note', ('--note',), 'TEXT', 'Anything else worth knowing.', '', (), False, False, False),
@@ -77,7 +78,7 @@ TREE: Tree = {
             Option('base', ('--base',), 'BASE', 'Only adapters of this base.', 'base', (), False, False, False),
             *_COMMON), ()),
     'show': Node(
-        'show', 'Show one version: facts, provenance, files, preflight and signatures.',
+        'show', 'Show one version: facts, provenance, files, preflight, signatures and evidence.',
         '', ('loractl show support-bot@3', 'loractl show support-bot --json'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
         _COMMON, ()),
@@ -94,7 +95,7 @@ TREE: Tree = {
             Option('at', ('--at',), 'TIME', 'What was live then: RFC 3339, a date, or 2h, 3d ago.', '', (), False, False, False),
             *_COMMON), ()),
     'bom': Node(
-        'bom', 'Write the bill of materials of a version: CycloneDX, JSON, with base, data sets, licences and provenance.',
+        'bom', 'Write the bill of materials of a version: CycloneDX, with base, data, licences, signatures and evidence.',
         '', ('loractl bom support-bot@3', 'loractl bom support-bot@3 --out support-bot.cdx.json'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
         (
@@ -102,21 +103,56 @@ TREE: Tree = {
             *_COMMON), ()),
     'prove': Node(
         'prove', 'Show that an adapter changes what the base answers, and that every part of it does.',
-        "vLLM answers with the adapter and without, and transformers with the adapter merged into the base's weights; then\neach pair of tensors is left out once. Where the base is too large to merge, each pair is measured by itself, and\nthe proof says so. Exit code 3 if the adapter has no effect, or another one than it should.", ('loractl prove support-bot@3', 'loractl prove support-bot@3 --out proof.json'),
+        "vLLM answers with the adapter and without, and transformers with the adapter merged into the base's weights; then\neach pair of tensors is left out once. Where the base is too large to merge, each pair is measured by itself, and\nthe proof says so. The proof is signed and kept as evidence, passed or not. Exit code 3 if the adapter has no\neffect, or another one than it should.", ('loractl prove support-bot@3', 'loractl prove support-bot@3 --out proof.json'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
         (
             Option('prompts', ('--prompts',), 'FILE', 'One prompt a line, or JSONL with a prompt each.', 'file', (), False, False, False),
             Option('device', ('--device',), 'auto|cuda|cpu', 'What to run the engine on.', '', ('auto', 'cuda', 'cpu'), False, False, False),
             Option('engine', ('--engine',), '', 'Start vLLM; without it, only the tensors are measured.', '', (), False, False, False),
+            Option('record', ('--record',), '', 'Sign the proof and keep it as evidence.', '', (), False, False, False),
             Option('out', ('--out',), 'FILE', 'Keep the proof, as canonical JSON.', 'file', (), False, False, False),
+            *_COMMON), ()),
+    'evidence': Node(
+        'evidence', 'What was found out about versions.',
+        '', (),
+        (),
+        _COMMON, (('add', '', 'Keep a file as evidence about a version.'), ('list', '', 'List the evidence about a version, oldest first.'), ('show', '', 'Show one piece of evidence as it was kept.'), ('scan', '', 'Run a scanner on the stored files of a version and keep what it says.'))),
+    'evidence add': Node(
+        'evidence add', 'Keep a file as evidence about a version.',
+        'Numbers are read from what lm-eval writes, from an object with metrics, or from an object of numbers. The policy\ncan ask for them. The same file again is a no-op.', ('loractl evidence add support-bot@3 results.json --type eval', 'loractl evidence add support-bot@3 report.txt --type scan --passed --kind clamav'),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False), Argument('file', 'FILE', 'At most 16 MiB.', 'file', True, False),),
+        (
+            Option('type_', ('--type',), 'eval|card|scan|review', 'What it is.', '', ('eval', 'card', 'scan', 'review'), True, False, False),
+            Option('kind', ('--kind',), 'TEXT', 'What made it, where it does not say.', '', (), False, False, False),
+            Option('passed', ('--passed',), '', 'Its verdict, where it does not say.', '', (), False, False, False),
+            *_COMMON), ()),
+    'evidence list': Node(
+        'evidence list', 'List the evidence about a version, oldest first.',
+        '', ('loractl evidence list support-bot@3 --json',),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
+        _COMMON, ()),
+    'evidence show': Node(
+        'evidence show', 'Show one piece of evidence as it was kept.',
+        '', ('loractl evidence show support-bot@3 9f86d081 --out results.json',),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False), Argument('digest', 'DIGEST', 'The beginning of its digest is enough.', '', True, False),),
+        (
+            Option('out', ('--out',), 'FILE', 'Write its bytes to a file.', 'file', (), False, False, False),
+            *_COMMON), ()),
+    'evidence scan': Node(
+        'evidence scan', 'Run a scanner on the stored files of a version and keep what it says.',
+        'Exit code 0 of the scanner is a scan that passed. The folder comes last, or where {folder} stands. Without a command\nthe setting scan_command says it. A version whose newest scan failed cannot be promoted; exit code 3.', ('loractl evidence scan support-bot@3 -- modelscan -p', 'loractl evidence scan support-bot@3'),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False), Argument('command', '-- COMMAND', 'Scanner and its flags, behind a --.', '', False, True),),
+        (
+            Option('timeout', ('--timeout',), 'SECONDS', 'How long it may take.', '', (), False, False, False),
             *_COMMON), ()),
     'promote': Node(
         'promote', 'Move a version up: candidate, approved, live.',
-        'What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. A\nrunning server takes it within a second.', ('loractl promote support-bot@3', 'loractl promote support-bot@3 --to live'),
+        'What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. A\nrunning server takes it within a second.', ('loractl promote support-bot@3', 'loractl promote support-bot@3 --to live', 'loractl promote support-bot@3 --break-glass --reason "live one leaks"'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'promotable', True, False),),
         (
             Option('to', ('--to',), 'STAGE', 'candidate, approved or live; one rung if not given.', 'rung', ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked'), False, False, False),
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history.', '', (), False, False, False),
+            Option('break_glass', ('--break-glass',), '', 'Without approvals and evidence, for an operator, with a reason; over by itself.', '', (), False, False, False),
             *_COMMON), ()),
     'approve': Node(
         'approve', 'Sign that you are for the next rung of a version.',
@@ -130,6 +166,49 @@ TREE: Tree = {
         '', ('loractl approvals support-bot@3', 'loractl approvals support-bot@3 --json'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
         _COMMON, ()),
+    'review': Node(
+        'review', 'Show the versions whose next rung lacks an approval that you may give.',
+        "Each with what the policy still asks for and how it differs from the version that is live: provenance, tensors, and\nper module the Frobenius norm of what it adds to the base's weight and of the change.", ('loractl review', 'loractl review --as grace --json'),
+        (),
+        (
+            Option('identity', ('--as',), 'IDENTITY', 'Ask for this identity; for yours if not given.', '', (), False, False, False),
+            *_COMMON), ()),
+    'policy': Node(
+        'policy', 'What the policy asks, and why it decides.',
+        '', (),
+        (),
+        _COMMON, (('check', '', 'Check that a policy is well-formed and does not contradict itself.'), ('test', '', 'Run the tests beside a policy: policy.tests.toml in the same folder.'), ('explain', '', 'Show what each rule asks of a promotion, what it sees, and why it allows or denies.'), ('show', '', 'Print the policy that is in force.'), ('init', '', 'Write a preset into the home as its policy, to be edited there.'))),
+    'policy check': Node(
+        'policy check', 'Check that a policy is well-formed and does not contradict itself.',
+        'Every problem is told with its line. Exit code 2 if there is any; a policy like that decides nothing.', ('loractl policy check', 'loractl policy check draft.toml --json'),
+        (Argument('file', 'FILE', 'A policy; that of the home if not given.', 'file', False, False),),
+        _COMMON, ()),
+    'policy test': Node(
+        'policy test', 'Run the tests beside a policy: policy.tests.toml in the same folder.',
+        'Exit code 3 if any of them does not come out as it must.', ('loractl policy test', 'loractl policy test draft.toml'),
+        (Argument('file', 'FILE', 'A policy; that of the home if not given.', 'file', False, False),),
+        _COMMON, ()),
+    'policy explain': Node(
+        'policy explain', 'Show what each rule asks of a promotion, what it sees, and why it allows or denies.',
+        'The files and preflight are not looked at. Exit code 3 if any rule denies.', ('loractl policy explain support-bot@3', 'loractl policy explain support-bot@3 --to live --tenant acme'),
+        (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'ref', True, False),),
+        (
+            Option('to', ('--to',), 'STAGE', 'Stage to enter; the next rung if not given.', 'rung', ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked'), False, False, False),
+            Option('tenant', ('--tenant',), 'NAME', 'Ask also whether this tenant may use it.', '', (), False, False, False),
+            Option('identity', ('--as',), 'IDENTITY', 'Ask for this identity; for yours if not given.', '', (), False, False, False),
+            *_COMMON), ()),
+    'policy show': Node(
+        'policy show', 'Print the policy that is in force.',
+        '', ('loractl policy show', 'loractl policy show > policy.toml'),
+        (),
+        _COMMON, ()),
+    'policy init': Node(
+        'policy init', 'Write a preset into the home as its policy, to be edited there.',
+        '', ('loractl policy init --preset team',),
+        (),
+        (
+            Option('preset', ('--preset',), 'NAME', 'team, or solo, which holds anyway.', '', (), True, False, False),
+            *_COMMON), ()),
     'rollback': Node(
         'rollback', 'Make the version that was live before live again.',
         '', ('loractl rollback support-bot --reason "3 is worse"',),
@@ -179,6 +258,8 @@ TREE: Tree = {
             Option('fairness', ('--fairness',), 'off|vtc', 'Who goes next while the engine is short.', '', ('off', 'vtc'), False, False, False),
             Option('queue_timeout_s', ('--queue-timeout',), 'SECONDS', 'Longest wait of a request for its turn.', '', (), False, False, False),
             Option('records', ('--records',), '', 'Keep a record of every request, without its content.', '', (), False, False, False),
+            Option('override_advisory', ('--override-advisory',), 'ID', 'Serve although this advisory refuses; needs a reason; repeatable.', '', (), False, True, False),
+            Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history.', '', (), False, False, False),
             Option('dry_run', ('--dry-run',), '', 'Print the plan and the vLLM command, start nothing.', '', (), False, False, False),
             *_COMMON), ()),
     'top': Node(
@@ -194,9 +275,10 @@ TREE: Tree = {
             *_COMMON), ()),
     'demo': Node(
         'demo', 'Show the main job on a tiny trained model, start to finish; exit 1 if anything was not observed.',
-        '', ('loractl demo', 'loractl demo --keep-serving --home ./demo-home'),
+        '', ('loractl demo', 'loractl demo --team', 'loractl demo --keep-serving --home ./demo-home'),
         (),
         (
+            Option('team', ('--team',), '', 'Show how several people share a home, and what is caught; starts no server.', '', (), False, False, False),
             Option('keep_serving', ('--keep-serving',), '', 'Leave the server up after the last step, until Ctrl-C.', '', (), False, False, False),
             Option('port', ('--port',), 'PORT', 'Port of the server; another one if it is taken.', '', (), False, False, False),
             Option('adapters', ('--adapters',), 'FOLDER', 'Take the adapters from here, not from examples/demo.', '', (), False, False, False),
@@ -329,16 +411,51 @@ TREE: Tree = {
         'Safe while a server runs. Adapter files are not in it: export holds those.', ('loractl backup registry-2026-01-31.db',),
         (Argument('file', 'FILE', 'The copy to write.', 'file', True, False),),
         _COMMON, ()),
+    'advisories': Node(
+        'advisories', 'Known flaws of the engine.',
+        '', (),
+        (),
+        _COMMON, (('list', '', 'List the known flaws of the installed engine, and whether serving can reach them.'), ('update', '', 'Take in newer advisories from a file or a URL.'))),
+    'advisories list': Node(
+        'advisories list', 'List the known flaws of the installed engine, and whether serving can reach them.',
+        '', ('loractl advisories list', 'loractl advisories list --all --json'),
+        (),
+        (
+            Option('every', ('--all',), '', 'Also those that nothing installed here falls under.', '', (), False, False, False),
+            *_COMMON), ()),
+    'advisories update': Node(
+        'advisories update', 'Take in newer advisories from a file or a URL.',
+        'Nothing is fetched unless you ask for it here. A snapshot that is older than the one in force is refused.', ('loractl advisories update ./advisories.json',),
+        (Argument('source', 'SOURCE', 'A file or https URL: a snapshot, or OSV.', 'file', True, False),),
+        _COMMON, ()),
     'audit': Node(
         'audit', 'Whether what happened here is what was signed.',
         '', (),
         (),
-        _COMMON, (('verify', '', 'Verify every signed statement, the checkpoint, the rows and the audit log.'), ('checkpoint', '', 'Sign what the database says now as its newest state.'))),
+        _COMMON, (('show', '', 'Show who did what, who signed it, and why.'), ('export', '', 'Write every signed statement, audit row, public key and the checkpoint into one file.'), ('verify', '', 'Verify every signed statement, the checkpoint, the rows and the audit log.'), ('checkpoint', '', 'Sign what the database says now as its newest state.'))),
+    'audit show': Node(
+        'audit show', 'Show who did what, who signed it, and why.',
+        '', ('loractl audit show --since 7d', 'loractl audit show --subject support-bot@3 --json'),
+        (),
+        (
+            Option('limit', ('--limit',), 'COUNT', 'At most so many, the newest.', '', (), False, False, False),
+            Option('since', ('--since',), 'TIME', 'From then on: RFC 3339, a date, or 2h, 3d ago.', '', (), False, False, False),
+            Option('subject', ('--subject',), 'NAME', 'Only this ref, adapter, base or identity.', '', (), False, False, False),
+            *_COMMON), ()),
+    'audit export': Node(
+        'audit export', 'Write every signed statement, audit row, public key and the checkpoint into one file.',
+        "Somebody who knows the home's id, or has the public key of its first identity, verifies it on any machine.", ('loractl audit export audit-2026-01.jsonl',),
+        (Argument('file', 'FILE', 'File to write; must not exist.', 'file', True, False),),
+        _COMMON, ()),
     'audit verify': Node(
         'audit verify', 'Verify every signed statement, the checkpoint, the rows and the audit log.',
-        'Exit code 3 if anything is not as it was signed.', ('loractl audit verify', 'loractl audit verify --json'),
+        'With --export, a file that audit export wrote, without the home. Exit code 3 if anything is not as it was signed.', ('loractl audit verify', 'loractl audit verify --export audit.jsonl --key first-identity.pub'),
         (),
-        _COMMON, ()),
+        (
+            Option('export', ('--export',), 'FILE', 'An export instead of the home.', 'file', (), False, False, False),
+            Option('key', ('--key',), 'KEY', "The export's first public key, as a .pub file or its id, or home id.", '', (), False, False, False),
+            Option('checkpoint', ('--checkpoint',), 'FILE', 'A checkpoint that was kept elsewhere; repeatable.', 'file', (), False, True, False),
+            *_COMMON), ()),
     'audit checkpoint': Node(
         'audit checkpoint', 'Sign what the database says now as its newest state.',
         'For who restored an older database on purpose: until then everything is refused, because the checkpoint\nremembers more.', ('loractl audit checkpoint --reason "restored the backup of Monday" --yes',),

@@ -15,7 +15,7 @@ from loractl.cli.moments import parse_time
 from loractl.cli.params import RefArgument
 from loractl.cli.style import Style, clean, count_text
 from loractl.cli.tables import Column, table
-from loractl.cli.views import heading, when
+from loractl.cli.views import MARK, heading, paint_stage, when
 from loractl_registry.records import AuditEvent
 from loractl_registry.refs import Ref, VersionRef, parse_name, parse_ref
 
@@ -26,7 +26,7 @@ app = new_app("What changed.")
 
 _EVENT_COLUMNS = (
     Column("at", Style.dim, priority=1),
-    Column("what", priority=0),
+    Column("what", paint_stage, priority=0),
     Column("subject", Style.bold),
     Column("stage", priority=2),
     Column("by", priority=3),
@@ -80,7 +80,7 @@ def diff(
             "files": payloads.change_rows(found.files),
             "tensors": payloads.change_rows(found.tensors),
         },
-        lambda style: _diff_lines(found, style),
+        lambda style: diff_lines(found, style),
     )
 
 
@@ -100,11 +100,12 @@ def _live_lines(live: Sequence[VersionRef], style: Style) -> Iterator[str]:
 
 def _event_cells(event: AuditEvent) -> tuple[str, ...]:
     stages = f"{event.from_stage or 'new'} -> {event.to_stage}" if event.to_stage else ""
-    what = event.action.rpartition(".")[2]
+    what = MARK if event.action == "adapter.break_glass" else event.action.rpartition(".")[2]
     return when(event.at), what, event.subject, stages, event.actor, event.reason or ""
 
 
-def _diff_lines(found: VersionDiff, style: Style) -> Iterator[str]:
+def diff_lines(found: VersionDiff, style: Style) -> Iterator[str]:
+    """Yield what differs between two versions."""
     yield f"{style.bold(str(found.before.ref))} -> {style.bold(str(found.after.ref))}"
     if found.is_same:
         yield "same bytes, same behaviour"

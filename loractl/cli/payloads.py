@@ -35,8 +35,14 @@ def version_row(version: AdapterVersion) -> dict[str, object]:
     }
 
 
-def summary_row(row: VersionSummary) -> dict[str, object]:
-    """Return one row of ``list``: the same keys as `version_row`."""
+def break_glass_until(ref: VersionRef, broken: Mapping[VersionRef, datetime]) -> str | None:
+    """Return until when `ref` is approved without review, None if it was reviewed or is not approved."""
+    until = broken.get(ref)
+    return None if until is None else time_text(until)
+
+
+def summary_row(row: VersionSummary, broken: Mapping[VersionRef, datetime]) -> dict[str, object]:
+    """Return one row of ``list``: the keys of `version_row`, and until when a broken glass holds."""
     return {
         "name": row.name,
         "version": row.number,
@@ -48,6 +54,7 @@ def summary_row(row: VersionSummary) -> dict[str, object]:
         "size_bytes": row.size_bytes,
         "added_at": row.added_at[:19] + "Z",
         "added_by": row.added_by,
+        "break_glass_until": break_glass_until(VersionRef(row.name, row.number), broken) if broken else None,
     }
 
 
@@ -81,6 +88,7 @@ def provenance(value: Provenance) -> dict[str, object]:
         "code_commit": value.code_commit,
         "note": value.note,
         "extra": dict(value.extra),
+        "dataset_terms": [plain(each) for each in value.dataset_terms],
     }
 
 
@@ -123,6 +131,7 @@ def signed(standing: SignedStanding) -> dict[str, object]:
         "sequence": standing.sequence,
         "expires": time_text(standing.expires) if standing.expires else None,
         "objection": standing.objection,
+        "break_glass": standing.break_glass,
     }
 
 

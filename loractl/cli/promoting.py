@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,11 +10,13 @@ import typer
 from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import AppContext, context_of
-from loractl.cli.params import AdapterArgument, OptionalReasonOption, RefArgument
+from loractl.cli.glass import warn_of_broken_glass
+from loractl.cli.params import AdapterArgument, OptionalReasonOption, RefArgument, rung
 from loractl.cli.preflight_view import preflight_payload, preflight_summary
 from loractl.cli.running import Refusal, refusals_of
 from loractl.cli.style import Style
-from loractl_registry.stages import LADDER, Stage
+from loractl_registry.refs import Ref
+from loractl_registry.stages import Stage
 
 if TYPE_CHECKING:
     from loractl_registry.outcomes import Promotion
@@ -26,23 +28,33 @@ _CHECKED = {
     Stage.APPROVED: "policy allows it",
     Stage.LIVE: "files match their digests, the bare name means it now",
 }
+_UNREVIEWED = {
+    Stage.APPROVED: "without approvals and evidence",
+    Stage.LIVE: "without approvals and evidence, the bare name means it now",
+}
 
 
-def _rung(text: str) -> Stage:
-    if text not in LADDER[1:]:
-        raise typer.BadParameter(f"{text!r} is no rung; choose {', '.join(LADDER[1:])}")
-    return Stage(text)
-
-
-@app.command("promote", cls=Command, epilog="loractl promote support-bot@3\nloractl promote support-bot@3 --to live")
+@app.command(
+    "promote",
+    cls=Command,
+    epilog="loractl promote support-bot@3\nloractl promote support-bot@3 --to live\n"
+    'loractl promote support-bot@3 --break-glass --reason "live one leaks"',
+)
 def promote(
     ctx: typer.Context,
     ref: RefArgument,
     to: Annotated[
         Stage | None,
-        typer.Option(parser=_rung, metavar="STAGE", help="candidate, approved or live; one rung if not given."),
+        typer.Option(parser=rung, metavar="STAGE", help="candidate, approved or live; one rung if not given."),
     ] = None,
     reason: OptionalReasonOption = None,
+    *,
+    break_glass: Annotated[
+        bool,
+        typer.Option(
+            "--break-glass", help="Without approvals and evidence, for an operator, with a reason; over by itself."
+        ),
+    ] = False,
 ) -> None:
     """Move a version up: candidate, approved, live.
 
@@ -50,6 +62,9 @@ def promote(
     running server takes it within a second.
     """
     app = context_of(ctx)
+    if break_glass:
+        _break_glass(app, ref, to, reason)
+        return
     with app.working(f"checking {ref}"):
         promotion = app.registry.promote(ref, actor=app.actor, to=to, reason=reason)
     _tell(app, promotion, refusals_of(app.settings.home, promotion.version))
@@ -64,7 +79,20 @@ def rollback(ctx: typer.Context, name: AdapterArgument, reason: OptionalReasonOp
     _tell(app, promotion, refusals_of(app.settings.home, promotion.version))
 
 
-def _tell(app: AppContext, promotion: Promotion, refusals: tuple[Refusal, ...]) -> None:
+def _break_glass(app: AppContext, ref: Ref, to: Stage | None, reason: str | None) -> None:
+    why = app.answer(reason, f"reason for breaking the glass for {ref}", "--reason")
+    with app.working(f"checking {ref}"):
+        promotion = app.registry.break_glass(ref, actor=app.actor, to=to, reason=why)
+    _tell(app, promotion, refusals_of(app.settings.home, promotion.version), _CHECKED | _UNREVIEWED)
+    warn_of_broken_glass(app, [promotion.version.ref])
+
+
+def _tell(
+    app: AppContext,
+    promotion: Promotion,
+    refusals: tuple[Refusal, ...],
+    checked: Mapping[Stage, str] = _CHECKED,
+) -> None:
     version = promotion.version
     app.out.emit(
         lambda: (
@@ -77,7 +105,7 @@ def _tell(app: AppContext, promotion: Promotion, refusals: tuple[Refusal, ...]) 
                 "servers": [payloads.plain(refusal) for refusal in refusals],
             }
         ),
-        lambda style: _lines(promotion, style),
+        lambda style: _lines(promotion, checked, style),
         hint=_next(promotion),
     )
     for refusal in refusals:
@@ -85,7 +113,7 @@ def _tell(app: AppContext, promotion: Promotion, refusals: tuple[Refusal, ...]) 
             app.out.warn(f"the server at {refusal.url} cannot take {version.ref}: {refusal.reason}")
 
 
-def _lines(promotion: Promotion, style: Style) -> Iterator[str]:
+def _lines(promotion: Promotion, checked: Mapping[Stage, str], style: Style) -> Iterator[str]:
     version = promotion.version
     ref = style.bold(str(version.ref))
     if not promotion.entered:
@@ -94,7 +122,7 @@ def _lines(promotion: Promotion, style: Style) -> Iterator[str]:
     yield f"{ref}  {style.stage(promotion.from_stage.value)} -> {style.stage(version.stage.value)}"
     width = max(len(stage) for stage in promotion.entered)
     for stage in promotion.entered:
-        about = _CHECKED[stage]
+        about = checked[stage]
         if stage is Stage.CANDIDATE and promotion.preflight is not None:
             about = f"{about}: {preflight_summary(promotion.preflight)}"
             yield from (style.warn(f"  note: {finding}") for finding in promotion.preflight.findings)

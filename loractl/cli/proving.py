@@ -35,13 +35,15 @@ def prove(
     ] = None,
     device: Annotated[DeviceChoice | None, typer.Option(help="What to run the engine on.")] = None,
     engine: Annotated[bool, typer.Option(help="Start vLLM; without it, only the tensors are measured.")] = True,
+    record: Annotated[bool, typer.Option(help="Sign the proof and keep it as evidence.")] = True,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the proof, as canonical JSON.")] = None,
 ) -> None:
     """Show that an adapter changes what the base answers, and that every part of it does.
 
     vLLM answers with the adapter and without, and transformers with the adapter merged into the base's weights; then
     each pair of tensors is left out once. Where the base is too large to merge, each pair is measured by itself, and
-    the proof says so. Exit code 3 if the adapter has no effect, or another one than it should.
+    the proof says so. The proof is signed and kept as evidence, passed or not. Exit code 3 if the adapter has no
+    effect, or another one than it should.
     """
     app = context_of(ctx, device=device)
     version = app.registry.version(ref)
@@ -50,13 +52,17 @@ def prove(
         proof = _prove(app, version, report, prompts, has_engine=engine)
     if out is not None:
         out.write_bytes(proof.to_json())
+    kept = app.registry.evidence.add_effect(version.ref, proof.to_json(), actor=app.actor) if record else None
+    digest = None if kept is None else kept.evidence.digest
     app.out.emit(
-        lambda: {"ref": str(version.ref), **proof.model_dump(mode="json", by_alias=True)},
+        lambda: {"ref": str(version.ref), "evidence": digest, **proof.model_dump(mode="json", by_alias=True)},
         lambda style: _lines(version, proof, style),
+        hint=None if digest is None else f"loractl evidence list {version.ref}",
     )
     if not proof.passed:
         raise VerificationFailedError(
-            f"{version.ref} does not have the effect that it should", hint="see the reasons above; nothing was changed"
+            f"{version.ref} does not have the effect that it should",
+            hint="see the reasons above; no stage has changed",
         )
 
 

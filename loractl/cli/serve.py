@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import AppContext, context_of
+from loractl.cli.params import OptionalReasonOption
 from loractl.cli.serving_view import TerminalUi, plan_lines, plan_payload
 from loractl.cli.style import clean
 from loractl.settings import DeviceChoice, Fairness
@@ -53,6 +55,15 @@ def serve(
     records: Annotated[
         bool | None, typer.Option("--records/--no-records", help="Keep a record of every request, without its content.")
     ] = None,
+    override_advisory: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--override-advisory",
+            metavar="ID",
+            help="Serve although this advisory refuses; needs a reason; repeatable.",
+        ),
+    ] = None,
+    reason: OptionalReasonOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and the vLLM command, start nothing.")
     ] = False,
@@ -65,6 +76,9 @@ def serve(
     engine = {"device": device, "host": host, "port": port, "max_adapters": max_adapters, "max_rank": max_rank}
     app = context_of(ctx, **engine, fairness=fairness, queue_timeout_s=queue_timeout_s, records=records)
     request = _request(app, base, engine_args or [])
+    if override_advisory:
+        why = app.answer(reason, "reason for serving all the same", "--reason")
+        request = replace(request, override_advisories=tuple(override_advisory), override_reason=why)
     if dry_run:
         _show_plan(app, request)
     else:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from loractl.cli.style import Style, clean, size_text
 from loractl.cli.tables import Column, facts, table
-from loractl_registry.records import AdapterVersion, Provenance, VersionSummary
+from loractl_registry.records import AdapterVersion, DataSetTerms, Provenance, VersionSummary
+from loractl_registry.refs import VersionRef
 
 if TYPE_CHECKING:
     from loractl_registry.outcomes import Damage, SignedStanding
 
+MARK = "BREAK-GLASS"
+
+
+def paint_stage(style: Style, text: str) -> str:
+    """Colour a stage or an action; the mark of a broken glass as wrong."""
+    return style.bad(text) if MARK in text else style.stage(text)
+
+
 VERSION_COLUMNS = (
     Column("ref", Style.bold),
-    Column("stage", Style.stage),
+    Column("stage", paint_stage),
     Column("base", priority=1),
     Column("rank", priority=4, is_number=True),
     Column("size", priority=3, is_number=True),
@@ -36,12 +46,12 @@ def short_digest(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
-def summary_cells(row: VersionSummary) -> tuple[str, ...]:
+def summary_cells(row: VersionSummary, *, is_broken_glass: bool = False) -> tuple[str, ...]:
     """Return the cells of `VERSION_COLUMNS`."""
     name, number, stage, base, digest, rank, size_bytes, added_at, added_by = row
     return (
         f"{name}@{number}",
-        stage,
+        f"{stage} {MARK}" if is_broken_glass else stage,
         base or "-",
         str(rank),
         size_text(size_bytes),
@@ -51,9 +61,14 @@ def summary_cells(row: VersionSummary) -> tuple[str, ...]:
     )
 
 
-def version_table(rows: Sequence[VersionSummary], style: Style) -> Iterator[str]:
-    """Yield the table of ``list``."""
-    return table(VERSION_COLUMNS, map(summary_cells, rows), style)
+def version_table(
+    rows: Sequence[VersionSummary], style: Style, broken: Mapping[VersionRef, datetime] = MappingProxyType({})
+) -> Iterator[str]:
+    """Yield the table of ``list``; versions for which the glass was broken are marked."""
+    if not broken:
+        return table(VERSION_COLUMNS, map(summary_cells, rows), style)
+    cells = (summary_cells(row, is_broken_glass=VersionRef(row.name, row.number) in broken) for row in rows)
+    return table(VERSION_COLUMNS, cells, style)
 
 
 def version_facts(version: AdapterVersion, style: Style) -> Iterator[str]:
@@ -85,7 +100,7 @@ def provenance_lines(provenance: Provenance, declared_base: str | None, style: S
             ("commit", provenance.commit or ""),
             ("author", provenance.author or ""),
             ("licence", provenance.licence or "not stated"),
-            ("trained on", ", ".join(provenance.datasets) or "not stated"),
+            ("trained on", ", ".join(map(terms_text, datasets_of(provenance))) or "not stated"),
             ("trained from", declared_base or ""),
             ("code commit", provenance.code_commit or ""),
             ("note", provenance.note or ""),
@@ -93,6 +108,18 @@ def provenance_lines(provenance: Provenance, declared_base: str | None, style: S
         ],
         style,
     )
+
+
+def datasets_of(provenance: Provenance) -> tuple[DataSetTerms, ...]:
+    """Return the data sets of `provenance` with what was said of each."""
+    said = {each.name: each for each in provenance.dataset_terms}
+    return tuple(said.get(name, DataSetTerms(name)) for name in provenance.datasets)
+
+
+def terms_text(terms: DataSetTerms) -> str:
+    """Write a data set with its licence and class."""
+    said = ", ".join(each for each in (terms.licence, terms.data_class) if each)
+    return f"{terms.name} ({said})" if said else terms.name
 
 
 def signed_lines(standing: SignedStanding, style: Style) -> Iterator[str]:
@@ -103,6 +130,8 @@ def signed_lines(standing: SignedStanding, style: Style) -> Iterator[str]:
     if standing.by is not None and standing.stage is not None:
         end = f", until {when(standing.expires)}" if standing.expires else ""
         yield f"{style.stage(standing.stage.value)} by {standing.by}, statement {standing.sequence}{end}"
+    if standing.break_glass is not None:
+        yield style.bad(f"{MARK}: approved without review: {clean(standing.break_glass)}")
     if standing.objection is not None:
         yield style.bad(clean(standing.objection))
 

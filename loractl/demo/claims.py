@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Claim(StrEnum):
-    """One thing that the demo must see happen, in the order in which it happens."""
+class Claimed(StrEnum):
+    """One thing that a demonstration must see happen, in the order in which it happens."""
+
+    @property
+    def text(self) -> str:
+        """The claim as a sentence."""
+        raise NotImplementedError
+
+
+class Claim(Claimed):
+    """What the demonstration of one person claims."""
 
     BASE_ADMITTED = "base-admitted"
     ADAPTERS_STORED = "adapters-stored"
@@ -64,7 +74,7 @@ _TEXTS = {
 class Observation:
     """Whether a claim was seen to hold, and what was found."""
 
-    claim: Claim
+    claim: Claimed
     is_seen: bool
     found: str
 
@@ -72,8 +82,10 @@ class Observation:
 class Ledger:
     """Collects observations; a claim that nobody observed counts as not seen."""
 
-    def __init__(self) -> None:
-        self._observations: dict[Claim, Observation] = {}
+    def __init__(self, claims: Iterable[Claimed] = Claim) -> None:
+        """Take everything that is claimed."""
+        self._claims = tuple(claims)
+        self._observations: dict[Claimed, Observation] = {}
 
     def record(self, observation: Observation) -> None:
         """Keep `observation`; once a claim was not seen, a later success does not mend it."""
@@ -85,7 +97,7 @@ class Ledger:
         """Return one observation per claim, in order."""
         return tuple(
             self._observations.get(claim, Observation(claim, is_seen=False, found="the demo did not get this far"))
-            for claim in Claim
+            for claim in self._claims
         )
 
     def missing(self) -> tuple[Observation, ...]:

@@ -57,6 +57,11 @@ class Shell:
         self.environment = dict(environment)
         self._columns = columns
 
+    def as_(self, person: str) -> Shell:
+        """Return the shell of somebody who signs as the identity `person`."""
+        who = {"LORACTL_IDENTITY": person, "LORACTL_ACTOR": person}
+        return Shell(self.root, {**self.environment, **who}, self._columns)
+
     def run(self, line: str) -> Outcome:
         """Run one line to its end, on a terminal if there is one, and return how it ended."""
         if self._columns is None:

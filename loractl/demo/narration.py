@@ -48,9 +48,9 @@ class Narrator:
         self._line(Text(f"{self._step}. {title}", style="bold"))
         self._line(Text(why, style="dim"))
 
-    def command(self, line: str) -> None:
-        """Show a command as it is typed."""
-        self._line(Text(f"  $ {line}", style="cyan"))
+    def command(self, line: str, *, by: str = "") -> None:
+        """Show a command as it is typed, and who types it where there are several."""
+        self._line(Text(f"  {f'{by} ' if by else ''}$ {line}", style="cyan"))
 
     def output(self, text: str) -> None:
         """Show what a command wrote, as it wrote it."""

@@ -73,7 +73,7 @@ def play(options: DemoOptions, console: Console, environment: Mapping[str, str],
         KeyboardInterrupt: Interrupted or terminated before the last step; the server is stopped first.
     """
     files = find_demo_files(root, options.adapters)
-    with _terminable(), _home(options.home) as home:
+    with _terminable(), demo_home(options.home) as home:
         narrator = Narrator(console)
         shell = Shell(files.root, demo_environment(home, environment), narrator.columns)
         stage = Stage(files, home, shell, narrator)
@@ -131,7 +131,12 @@ def _keep_serving(stage: Stage) -> None:
 
 
 @contextmanager
-def _home(kept: Path | None) -> Generator[Path, None, None]:
+def demo_home(kept: Path | None) -> Generator[Path, None, None]:
+    """Yield the home of a demonstration: `kept`, which stays, or a temporary one.
+
+    Raises:
+        DemoError: `kept` is not an empty folder.
+    """
     if kept is None:
         with tempfile.TemporaryDirectory(prefix="loractl-demo-") as folder:
             yield Path(folder, "home")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loractl.demo.chat import Answer, Question, ask
-from loractl.demo.claims import Claim, Ledger, Observation
+from loractl.demo.claims import Claimed, Ledger, Observation
 from loractl.demo.commands import Outcome, Shell
 from loractl.demo.files import DemoFiles
 from loractl.demo.narration import Narrator
@@ -63,7 +63,14 @@ class Stage:
         self.narrator.output(outcome.output)
         return outcome
 
-    def observe(self, claim: Claim, found: str, *, is_seen: bool) -> None:
+    def type_as(self, person: str, line: str) -> Outcome:
+        """Run a command of one of several people in front of the audience."""
+        self.narrator.command(line, by=person)
+        outcome = self.shell.as_(person).run(line)
+        self.narrator.output(outcome.output)
+        return outcome
+
+    def observe(self, claim: Claimed, found: str, *, is_seen: bool) -> None:
         """Record whether `claim` was seen to hold, and say so."""
         observation = Observation(claim, is_seen, " ".join(found.split())[:200])
         self.ledger.record(observation)

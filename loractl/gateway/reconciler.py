@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -21,7 +22,7 @@ from loractl.gateway.notices import Notices
 from loractl.gateway.refusals import RefusalLog
 from loractl.gateway.table import RefusalOf, ServingTable
 from loractl.gateway.watch import RegistrySource, RegistryWatch, Sight, Trace, trace_of
-from loractl_registry import AdapterVersion, ExpertLayout, ServingSnapshot, VersionRef
+from loractl_registry import AdapterVersion, ExpertLayout, ServingSnapshot, VersionRef, utc_now
 
 _logger = logging.getLogger(__name__)
 
@@ -55,12 +56,14 @@ class ServedRegistry:
         database: Its database file; a file of another identity is opened anew, a missing one cannot be read.
         base: The base that is served.
         actor: Who the audit log shall say refused a version.
+        clock: Tells when something expires.
     """
 
     open: Callable[[], RegistrySource]
     database: Path
     base: str
     actor: str
+    clock: Callable[[], datetime] = utc_now
 
 
 P = ParamSpec("P")
@@ -95,7 +98,7 @@ class Reconciler:
         self._verify = verify
         self._controls = controls
         self._times = times or ReconcilerTimes()
-        self._watch = RegistryWatch(registry.open, registry.database, registry.base)
+        self._watch = RegistryWatch(registry.open, registry.database, registry.base, registry.clock)
         self._refusals = RefusalLog(registry.open, registry.actor)
         self._notices = Notices()
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="loractl-registry")

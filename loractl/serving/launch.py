@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from loractl.engine.plan import EnginePlan, plan_engine
 from loractl.logs import private_log_file
+from loractl.serving.advisories import AdvisoryCheck, check_advisories, features_in_use
 from loractl.serving.config import CONFIG_VARIABLE, EngineConfig
 from loractl.serving.device import choose_device, has_nvidia_gpu, has_vllm_build
 from loractl.serving.environment import engine_environment
@@ -30,6 +31,7 @@ from loractl.serving.state import RunState, process_start, remove_state, running
 from loractl.serving.supervision import Inbox, Supervision
 from loractl.vllm_plugin.command import engine_command
 from loractl_registry import Ref, Registry, ServingSnapshot, Stage, VersionVerification
+from loractl_registry.advisories import Override
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class PreparedServer:
         argv: The vLLM command.
         environment: What loractl sets for it; the rest it inherits through an allow-list.
         withheld: Variables that the engine was spared, with why.
+        advisories: What is known of the flaws of what is installed.
         damaged: Versions whose stored files are not what was added; they are not served.
     """
 
@@ -51,6 +54,7 @@ class PreparedServer:
     environment: Mapping[str, str]
     withheld: Mapping[str, str]
     damaged: tuple[VersionVerification, ...]
+    advisories: AdvisoryCheck
 
     @property
     def shell(self) -> str:
@@ -74,12 +78,15 @@ def prepare(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> Prepar
         KeysMissingError: Other machines could reach it, and no key is asked for.
         BaseChangedError: A file of the base is not what was admitted.
         DistrustError: The signed statements, or their checkpoint, are not what was signed.
+        EngineDeniedError: The policy does not let the installed engine serve.
+        EngineAdvisoryError: What is installed has a critical flaw that can be reached.
         NotFoundError: There is no such base.
     """
     check_engine_flags(request.engine_args)
     device = choose_device(request.device, has_gpu=has_nvidia_gpu, has_build=has_vllm_build)
     _require_keys(request, registry)
     endpoint = _endpoint(request)
+    registry.policies.require_engine()
     _check_base(request.base, registry, ui)
     signed = registry.snapshot(request.base)
     if signed.distrust is not None:
@@ -94,7 +101,13 @@ def prepare(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> Prepar
         extra_args=request.engine_args,
     )
     seen = engine_environment(os.environ, {})
-    return PreparedServer(snapshot, plan, endpoint, tuple(command.argv), dict(command.env), seen.withheld, damaged)
+    features = features_in_use(command.argv, {**seen.variables, **command.env})
+    reason = request.override_reason or ""
+    overrides = [Override(each, reason) for each in request.override_advisories]
+    known = check_advisories(registry, features, overrides=overrides)
+    return PreparedServer(
+        snapshot, plan, endpoint, tuple(command.argv), dict(command.env), seen.withheld, damaged, known
+    )
 
 
 def serve(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> int:
@@ -111,6 +124,7 @@ def serve(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> int:
     with sole_server(request.home, request.base):
         server = prepare(request, registry=registry, ui=ui)
         ui.prepared(server)
+        tell_advisories(request, server.advisories, registry, ui)
         for name, why in server.withheld.items():
             ui.notice("WARNING", f"the engine does not see {name}: {why}")
         for ref, reason in server.snapshot.refused.items():
@@ -120,6 +134,18 @@ def serve(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> int:
             paths = ", ".join(damage.path for damage in found.damaged)
             ui.notice("ERROR", f"{found.ref} is not served: its stored files are damaged: {paths}")
         return _run(request, server, ui)
+
+
+def tell_advisories(request: ServeRequest, known: AdvisoryCheck, registry: Registry, ui: ServeUi) -> None:
+    """Say which known flaws can be reached, and write down which of them somebody decided to serve with."""
+    for finding in known.overridden:
+        registry.advisories.record_override(
+            request.base, finding, actor=request.actor, reason=request.override_reason or ""
+        )
+    for finding in known.reachable:
+        ui.notice("ERROR" if finding.refuses else "WARNING", str(finding))
+    if known.stale is not None:
+        ui.notice("WARNING", f"the advisories are {known.stale.days} days old: loractl advisories update SOURCE")
 
 
 def _endpoint(request: ServeRequest) -> Endpoint:

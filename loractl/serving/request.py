@@ -30,6 +30,8 @@ class ServeRequest:
         max_rank: Largest adapter rank that the engine takes; None leaves it to the plan.
         engine_args: What the user wrote after ``--``.
         traffic: How requests are queued, recorded and traced.
+        override_advisories: Ids of advisories that would refuse, and that somebody decided to serve with.
+        override_reason: Why; kept in the audit log.
         drain_s: How long running requests may go on once the server was asked to stop.
     """
 
@@ -45,6 +47,8 @@ class ServeRequest:
     log_level: LogLevel = LogLevel.INFO
     drain_s: float = DRAIN_S
     traffic: TrafficSettings = field(default_factory=TrafficSettings)
+    override_advisories: tuple[str, ...] = ()
+    override_reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,9 +30,14 @@ class SigningChoice:
 
 @dataclass(slots=True)
 class Verified:
-    """What this process has verified of the chain so far."""
+    """What this process has verified so far.
+
+    Attributes:
+        signatures: By digests of the bundle and of the content that it is over, the key that made it.
+    """
 
     chain: Chain | None = None
+    signatures: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
 
 
 @dataclass(frozen=True, slots=True)

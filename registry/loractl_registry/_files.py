@@ -40,6 +40,27 @@ def written_beside(target: Path) -> Generator[Path]:
                 part.unlink()
 
 
+def write_whole(target: Path, data: bytes, mode: int = 0o644) -> None:
+    """Put `data` in the place of `target` in one step, on disk when this returns.
+
+    Raises:
+        RegistryError: The operating system refused; the file is as it was.
+    """
+    with os_errors_named(target):
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                os.fchmod(stream.fileno(), mode)
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+            Path(name).replace(target)
+            fsync(target.parent)
+        finally:
+            with suppress(FileNotFoundError):
+                Path(name).unlink()
+
+
 @contextmanager
 def temporary_folder(home: Path) -> Generator[Path]:
     """Give an empty folder below `home`, gone at the end; fsck clears up what a killed process leaves."""

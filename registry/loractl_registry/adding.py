@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from loractl_registry._context import Context
@@ -30,6 +31,8 @@ from loractl_registry.stages import Stage
 
 if TYPE_CHECKING:
     from loractl_registry.content import Ingested
+    from loractl_registry.ledger.keeping import Shipped
+    from loractl_registry.ledger.pen import Pen
 
 
 def add(
@@ -50,13 +53,49 @@ def add(
     with writing_lease(context.home), opened_adapter(source, context.home / TEMPORARY, progress) as opened:
         ingested = context.contents.ingest(opened.folder, progress)
         provenance = joined(opened.provenance, stated)
-        with withdrawn_on_failure(context, [ingested]), context.database.writing() as connection:
-            admitted = bases.select(connection)
-            chosen = choose_base(admitted, base, ingested.facts.declared_base or opened.declared_base)
-            draft = Draft(name, ingested, chosen, base is not None, provenance)
-            added = store(context, connection, draft, actor=actor)
-            reach("add.before_commit")
+
+        def drafted(connection: sqlite3.Connection, shipped: Shipped | None = None) -> Draft:
+            declared = ingested.facts.declared_base or opened.declared_base
+            chosen = choose_base(bases.select(connection), base, declared)
+            return Draft(name, ingested, chosen, base is not None, provenance, shipped=shipped)
+
+        with withdrawn_on_failure(context, [ingested]):
+            added = _added_again(context, name, ingested, drafted, actor=actor)
+            if added is None:
+                added = _added_new(context, opened.folder, ingested, drafted, actor=actor)
     reach("add.after_commit")
+    return added
+
+
+def _added_again(
+    context: Context, name: str, ingested: Ingested, drafted: Callable[[sqlite3.Connection], Draft], *, actor: str
+) -> AddedVersion | None:
+    """Return the version that holds the same bytes, healed and bound; None if there is none. Nothing is signed."""
+    with context.database.reading() as connection:
+        if versions.find_same(connection, context.path_of, name, ingested.manifest.digest) is None:
+            return None
+    with context.database.writing() as connection:
+        return _found(context, connection, drafted(connection), actor=actor, at=context.clock())
+
+
+def _added_new(
+    context: Context,
+    folder: Path,
+    ingested: Ingested,
+    drafted: Callable[[sqlite3.Connection, Shipped | None], Draft],
+    *,
+    actor: str,
+) -> AddedVersion:
+    # Cryptography and what signs files take as long to import as all the rest: not for bytes that are there already.
+    from loractl_registry.ledger.keeping import shipped_with
+    from loractl_registry.ledger.pen import signed_writing
+    from loractl_registry.signatures import prepare_signing
+
+    shipped = shipped_with(context, folder, ingested.manifest)
+    prepare_signing()
+    with signed_writing(context, actor=actor) as pen:
+        added = store(pen, drafted(pen.connection, shipped))
+        reach("add.before_commit")
     return added
 
 
@@ -67,6 +106,7 @@ class Draft:
     Attributes:
         base_is_said: Somebody said the base, so that a version with the same bytes must belong to it too.
         detail: What the audit event says beside the base and the digest.
+        shipped: The signature that lay beside the files.
     """
 
     name: str
@@ -75,16 +115,18 @@ class Draft:
     base_is_said: bool
     provenance: Provenance
     detail: Mapping[str, object] = field(default_factory=dict[str, object])
+    shipped: Shipped | None = None
 
 
-def store(context: Context, connection: sqlite3.Connection, draft: Draft, *, actor: str) -> AddedVersion:
-    """Put the files of `draft` in their place and write its row, or find the version that holds them already."""
-    refuse_base_name(connection, draft.name)
-    manifest, at = draft.ingested.manifest, context.clock()
-    same = versions.find_same(connection, context.path_of, draft.name, manifest.digest)
-    if same is not None:
-        _heal(context, connection, same, draft, actor=actor, at=at)
-        return AddedVersion(_bound(context, connection, same, draft, actor=actor, at=at), is_new=False)
+def store(pen: Pen, draft: Draft) -> AddedVersion:
+    """Put the files of `draft` in their place, write its row and sign for it, or find the version that holds them."""
+    from loractl_registry.ledger.keeping import sign_addition  # cryptography, as above
+
+    context, connection, actor, at = pen.context, pen.connection, pen.actor, pen.at
+    if (found := _found(context, connection, draft, actor=actor, at=at)) is not None:
+        return found
+    manifest = draft.ingested.manifest
+    signer = pen.place()["signer"].identity  # whoever may not sign is refused before a file is in its place
     draft.ingested.publish()
     reach("add.after_rename")
     ref = VersionRef(draft.name, versions.next_number(connection, draft.name))
@@ -99,9 +141,24 @@ def store(context: Context, connection: sqlite3.Connection, draft: Draft, *, act
         added_at=at,
         added_by=actor,
     )
+    shipped = [] if draft.shipped is None else [draft.shipped]
+    statement, *signatures = sign_addition(pen, ref, manifest, draft.provenance, shipped)
     detail = {"digest": manifest.digest, "source": draft.provenance.source, **_base_detail(draft.base), **draft.detail}
+    detail |= {"statement": statement, "signer": signer, "signatures": signatures}
     audit.append(connection, NewEvent("adapter.add", str(ref), actor, at, to_stage=Stage.DRAFT, detail=detail))
     return AddedVersion(get_version(context, ref), is_new=True)
+
+
+def _found(
+    context: Context, connection: sqlite3.Connection, draft: Draft, *, actor: str, at: datetime
+) -> AddedVersion | None:
+    """Return the version that holds the bytes of `draft` under its name, healed and bound; None if there is none."""
+    refuse_base_name(connection, draft.name)
+    same = versions.find_same(connection, context.path_of, draft.name, draft.ingested.manifest.digest)
+    if same is None:
+        return None
+    _heal(context, connection, same, draft, actor=actor, at=at)
+    return AddedVersion(_bound(context, connection, same, draft, actor=actor, at=at), is_new=False)
 
 
 @contextmanager

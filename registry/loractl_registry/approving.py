@@ -9,6 +9,8 @@ from loractl_registry.actors import parse_actor, require_reason
 from loractl_registry.climbing import require_intact
 from loractl_registry.ledger.chains import checked_chain, read_checkpoint
 from loractl_registry.ledger.errors import DisagreementError
+from loractl_registry.ledger.facts import facts_of
+from loractl_registry.ledger.grounds import grounds_of
 from loractl_registry.ledger.judging import Judge, approval_facts, home_policy, standing_approvals
 from loractl_registry.ledger.pen import signed_writing
 from loractl_registry.ledger.standing import SignedApproval, objection_to, standings_of
@@ -30,7 +32,7 @@ def approve(context: Context, ref: Ref | VersionRef, *, actor: str, reason: str)
     require_intact(context, get_version(context, ref))
     with signed_writing(context, actor=actor) as pen:
         version = get_version(context, ref)
-        to = _next_rung(version)
+        to = next_rung(version)
         if to is None or version.base is None or version.base_digest is None:
             raise StageError("approve", version.ref, version.stage, f"promote it first: loractl promote {version.ref}")
         place = pen.place()
@@ -40,10 +42,13 @@ def approve(context: Context, ref: Ref | VersionRef, *, actor: str, reason: str)
         for one in standing_approvals(pen.chain, pen.standing(version.ref, version.digest), pen.at):
             if (one.key_id, one.to) == (place["signer"].key_id, to):
                 return Approved(version, to, identity, one.statement, is_new=False)
-        if _needs_four_eyes(pen.policy, to) and person_key(identity) == person_key(version.added_by):
+        facts = pen.facts(version)
+        is_own = facts.added_by is not None and person_key(identity) == person_key(facts.added_by)
+        if is_own and _needs_four_eyes(pen.policy, to):
             raise SelfApprovalError(version.ref, identity)
         base = BaseRef(name=version.base, digest=version.base_digest)
-        statement = sign_approval(pen, Rung(version, base, version.stage, to), reason=reason)
+        grounds = grounds_of(pen.policy, facts)
+        statement = sign_approval(pen, Rung(version, base, version.stage, to), grounds=grounds, reason=reason)
         detail = {"statement": statement, "signer": identity, "to": to.value}
         event = NewEvent("adapter.approve", str(version.ref), actor, pen.at, reason=reason, detail=detail)
         audit.append(pen.connection, event)
@@ -56,15 +61,16 @@ def approvals(context: Context, ref: Ref | VersionRef) -> Approvals:
     with context.database.reading() as connection:
         chain, version = checked_chain(context, connection, seen), get_version(context, ref)
         held = None if version.base is None else bases.find(connection, version.base)
-    standing, now = standings_of(chain).get(version.ref), context.clock()
+        standing, now = standings_of(chain).get(version.ref), context.clock()
+        facts = facts_of(context, connection, chain, standing, version)
     valid = standing_approvals(chain, standing, now)
     given = () if standing is None else standing.approvals
-    to = _next_rung(version)
+    to = next_rung(version)
     needed: tuple[ApprovalNeed, ...] = ()
     if to is not None and held is not None:
         judge = Judge(policy, "", frozenset())
-        facts = approval_facts(chain, valid)
-        findings = judge.decide(version, held.base, to, approvals=facts, now=now).findings
+        counted = approval_facts(chain, valid)
+        findings = judge.decide(version, held.base, to, facts=facts, approvals=counted, now=now).findings
         needed = tuple(
             ApprovalNeed(one.rule, one.required, one.seen, one.verdict is Verdict.ALLOWED)
             for one in findings
@@ -77,7 +83,7 @@ def approvals(context: Context, ref: Ref | VersionRef) -> Approvals:
     )
 
 
-def _next_rung(version: AdapterVersion) -> Stage | None:
+def next_rung(version: AdapterVersion) -> Stage | None:
     """Return the servable stage that a promotion would enter next; only for those are there approvals."""
     rungs = climb(version.stage, None)
     return rungs[0] if rungs and rungs[0].is_servable else None

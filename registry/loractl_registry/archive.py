@@ -29,12 +29,14 @@ from loractl_registry.checking import refuse_collected
 from loractl_registry.clock import to_text
 from loractl_registry.errors import UsageError
 from loractl_registry.home_errors import os_errors_named
+from loractl_registry.ledger.pen import signed_writing
 from loractl_registry.outcomes import AddedVersion, Damage, ExportReport
 from loractl_registry.progress import SILENT
 from loractl_registry.reading import get_version
 from loractl_registry.records import AdapterVersion, Base, FileEntry
 from loractl_registry.refs import Ref, VersionRef
 from loractl_registry.refusals import DamagedFilesError, StageError
+from loractl_registry.signatures import prepare_signing
 from loractl_registry.stages import Stage
 
 if TYPE_CHECKING:
@@ -69,13 +71,22 @@ def import_archive(context: Context, file: Path, *, actor: str) -> tuple[AddedVe
     with writing_lease(context.home), os_errors_named(file), file.open("rb") as stream:
         manifest = form.read_manifest(stream)
         _refuse_revoked(manifest)
-        with _ingested(context, stream, manifest) as ingested, context.database.writing() as connection:
-            reach("import.before_publish")
-            admitted = bases.select(connection)
-            drafts = [_draft(version, ingested[version.digest], admitted) for version in manifest.versions]
-            added = tuple(store(context, connection, draft, actor=actor) for draft in drafts)
-            reach("import.before_commit")
+        with _ingested(context, stream, manifest) as ingested:
+            prepare_signing()
+            added = _stored(context, manifest, ingested, actor=actor)
     reach("import.after_commit")
+    return added
+
+
+def _stored(
+    context: Context, manifest: ArchiveManifest, ingested: Mapping[str, Ingested], *, actor: str
+) -> tuple[AddedVersion, ...]:
+    with signed_writing(context, actor=actor) as pen:
+        reach("import.before_publish")
+        admitted = bases.select(pen.connection)
+        drafts = [_draft(version, ingested[version.digest], admitted) for version in manifest.versions]
+        added = tuple(store(pen, draft) for draft in drafts)
+        reach("import.before_commit")
     return added
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 from typing import BinaryIO, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from loractl_registry._store.rows import to_json
 from loractl_registry.adapter_names import REQUIRED
@@ -45,6 +45,14 @@ class ArchivedFile(_Strict):
     digest: str = Field(pattern=DIGEST)
 
 
+class ArchivedTerms(_Strict):
+    """On what terms a data set may be used."""
+
+    name: str
+    licence: str | None = None
+    data_class: str | None = Field(default=None, pattern=NAME)
+
+
 class ArchivedProvenance(_Strict):
     """What was known about where a version came from."""
 
@@ -56,6 +64,13 @@ class ArchivedProvenance(_Strict):
     code_commit: str | None = None
     note: str | None = None
     extra: dict[str, object] = {}
+    dataset_terms: list[ArchivedTerms] = []
+
+    @model_serializer(mode="wrap")
+    def _as_before_terms(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave terms out where there are none: the one text of an archive is what it was before they were known."""
+        values: dict[str, object] = handler(self)
+        return values if self.dataset_terms else {k: v for k, v in values.items() if k != "dataset_terms"}
 
 
 class ArchivedVersion(_Strict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 
 from loractl_registry._context import Context
@@ -24,19 +25,27 @@ _CHUNK = 1 << 20
 
 def verify(context: Context, refs: Sequence[Ref | VersionRef]) -> tuple[VersionVerification, ...]:
     """Hash the stored files of `refs`, or of every version; see `Registry.verify`."""
+    from loractl_registry.ledger.file_signatures import damaged_signatures  # cryptography, which diff does without
+
     with context.database.reading() as connection:
         found = [get_version(context, ref) for ref in refs] if refs else versions.select(connection, context.path_of)
         collected = versions.collected(connection)
         manifests = versions.manifests(connection)
+    signed = damaged_signatures(context, found)
     damage: dict[str, tuple[Damage, ...]] = {}
     for digest in {version.digest for version in found} - set(collected):
         damage[digest] = damage_of(context, digest, manifests[digest])
-    return tuple(
-        VersionVerification(
-            version.ref, not damage.get(version.digest), damage.get(version.digest, ()), collected.get(version.digest)
-        )
-        for version in found
-    )
+    return tuple(_verified(version, damage.get(version.digest, ()), signed, collected) for version in found)
+
+
+def _verified(
+    version: AdapterVersion,
+    damaged: tuple[Damage, ...],
+    signed: Mapping[VersionRef, tuple[Damage, ...]],
+    collected: Mapping[str, datetime],
+) -> VersionVerification:
+    damaged = (*damaged, *signed.get(version.ref, ()))
+    return VersionVerification(version.ref, not damaged, damaged, collected.get(version.digest))
 
 
 def damage_of(context: Context, digest: str, manifest: Manifest) -> tuple[Damage, ...]:

@@ -13,6 +13,7 @@ from loractl_registry.binding import choose_base
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.records import AdapterVersion, Base
 from loractl_registry.refusals import BaseGoneError, DamagedFilesError, NoBaseError, StageError
+from loractl_registry.row_facts import require_true_facts
 from loractl_registry.stages import LADDER, Stage, climb
 
 if TYPE_CHECKING:
@@ -50,14 +51,19 @@ def rungs_of(version: AdapterVersion, to: Stage | None) -> tuple[Stage, ...]:
     return rungs
 
 
-def gather_evidence(context: Context, version: AdapterVersion, rungs: Sequence[Stage], *, actor: str) -> Evidence:
+def gather_evidence(
+    context: Context, version: AdapterVersion, rungs: Sequence[Stage], *, actor: str, break_glass: str | None = None
+) -> Evidence:
     """Check everything that a climb over `rungs` takes, without changing anything.
+
+    With a reason to break the glass, the policy is asked about the last rung alone.
 
     Raises:
         DeniedError: A subclass that says which check said no.
     """
-    base, is_new = _base_of(context, version)
-    _require_allowed(context, version, base.base, rungs, actor=actor)
+    base, is_new = base_of(context, version)
+    asked = rungs if break_glass is None else rungs[-1:]
+    _require_allowed(context, version, base.base, asked, actor=actor, break_glass=break_glass)
     if version.size_bytes <= ALWAYS_HASHED_BYTES or Stage.CANDIDATE in rungs or Stage.LIVE in rungs:
         require_intact(context, version)
     report = _preflight(version, base) if Stage.CANDIDATE in rungs else None
@@ -65,39 +71,51 @@ def gather_evidence(context: Context, version: AdapterVersion, rungs: Sequence[S
 
 
 def _require_allowed(
-    context: Context, version: AdapterVersion, base: Base, rungs: Sequence[Stage], *, actor: str
+    context: Context,
+    version: AdapterVersion,
+    base: Base,
+    rungs: Sequence[Stage],
+    *,
+    actor: str,
+    break_glass: str | None,
 ) -> None:
     """Ask the policy before anything is hashed; the write transaction asks again."""
+    from loractl_registry.ledger.admissions import require_admitted
     from loractl_registry.ledger.chains import checked_chain, read_checkpoint  # cryptography, for who signs alone
-    from loractl_registry.ledger.errors import DisagreementError
+    from loractl_registry.ledger.facts import facts_of
     from loractl_registry.ledger.identities import acting_identity
     from loractl_registry.ledger.judging import Judge, approval_facts, home_policy, standing_approvals
-    from loractl_registry.ledger.standing import objection_to, standings_of
+    from loractl_registry.ledger.soundness import require_sound
+    from loractl_registry.ledger.standing import standings_of
 
     seen, now = read_checkpoint(context), context.clock()
     with context.database.reading() as connection:
         chain = checked_chain(context, connection, seen)
-    standings = standings_of(chain)
-    if chain is not None and (objection := objection_to(version, standings)) is not None:
-        raise DisagreementError(version.ref, objection)
+        if chain is not None:
+            require_admitted(chain, base)
+        standings = standings_of(chain)
+        require_sound(context, connection, chain, standings, version)
+        facts = facts_of(context, connection, chain, standings.get(version.ref), version)
     policy = home_policy(context)
     acting = acting_identity(context, chain, policy, actor=actor)
-    judge = Judge(policy, acting.name, acting.roles)
+    judge = Judge(policy, acting.name, acting.roles, break_glass=break_glass)
     approvals = approval_facts(chain, standing_approvals(chain, standings.get(version.ref), now))
     for rung in rungs:
-        judge.require(version, base, rung, approvals=approvals, now=now)
+        judge.require(version, base, rung, facts=facts, approvals=approvals, now=now)
 
 
 def require_intact(context: Context, version: AdapterVersion) -> None:
-    """Hash the stored files of `version`.
+    """Hash the stored files of `version`, and compare what the database says of them.
 
     Raises:
         DamagedFilesError: They are not the ones that were added.
+        RowFactsError: The database says another rank or size than they have.
     """
     with context.database.reading() as connection:
         manifest = versions.manifest_of(connection, version.digest)
     if damaged := context.contents.verify(version.digest, manifest):
         raise DamagedFilesError(version.ref, damaged)
+    require_true_facts(version, manifest)
 
 
 def preview(context: Context, version: AdapterVersion) -> PreflightReport:
@@ -106,7 +124,7 @@ def preview(context: Context, version: AdapterVersion) -> PreflightReport:
     from loractl_registry.preflight import check_adapter
     from loractl_registry.safetensors_header import open_safetensors_header
 
-    base, _ = _base_of(context, version)
+    base, _ = base_of(context, version)
     weights = version.path / WEIGHTS
     with os_errors_named(weights):
         return check_adapter(
@@ -120,7 +138,13 @@ def _preflight(version: AdapterVersion, base: bases.StoredBase) -> PreflightRepo
     return check_stored(version.path, base.base.config)
 
 
-def _base_of(context: Context, version: AdapterVersion) -> tuple[bases.StoredBase, bool]:
+def base_of(context: Context, version: AdapterVersion) -> tuple[bases.StoredBase, bool]:
+    """Return the base that `version` climbs on, and whether it is yet to be bound to it.
+
+    Raises:
+        BaseGoneError: The base that it is bound to is not admitted any more.
+        NoBaseError: It is bound to none, and none can be chosen for it.
+    """
     with context.database.reading() as connection:
         if version.base is not None and version.base_digest is not None:
             held = bases.find(connection, version.base)

@@ -6,18 +6,26 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from loractl_registry._context import Context
-from loractl_registry._store import audit, statements, versions
+from loractl_registry._store import audit, bases, statements, versions
 from loractl_registry._store.audit import NewEvent
 from loractl_registry.actors import parse_actor, parse_reason, require_reason
+from loractl_registry.ledger.admissions import admissions_of, objection_to_base
 from loractl_registry.ledger.adopting import REASON as ADOPTED
 from loractl_registry.ledger.chains import checked_chain, read_checkpoint, verified_chain, write_checkpoint
 from loractl_registry.ledger.errors import IdentityExistsError, NoSuchIdentityError
 from loractl_registry.ledger.identities import acting_identity, key_path, new_key, private_keys
 from loractl_registry.ledger.judging import home_policy
+from loractl_registry.ledger.kept import lost_bytes
 from loractl_registry.ledger.pen import Pen, signed_writing
 from loractl_registry.ledger.standing import objection_to, standings_of
-from loractl_registry.outcomes import CheckpointWritten, HistoryVerification, Identity, SignedStanding
-from loractl_registry.records import AdapterVersion
+from loractl_registry.outcomes import (
+    CheckpointWritten,
+    HistoryVerification,
+    Identity,
+    SignedAdmission,
+    SignedStanding,
+)
+from loractl_registry.records import AdapterVersion, Base
 from loractl_registry.refs import parse_name
 from loractl_registry.tenants import tenancy_problems
 from loractl_registry.trust import (
@@ -147,12 +155,22 @@ class Identities:
         held, objection = standings.get(version.ref), objection_to(version, standings)
         if held is None or not held.sequence:
             return SignedStanding(None, None, None, None, objection)
-        return SignedStanding(held.stage, held.signer, held.sequence, held.expires, objection)
+        return SignedStanding(held.stage, held.signer, held.sequence, held.expires, objection, held.break_glass)
+
+    def admission(self, base: Base) -> SignedAdmission:
+        """Return who admitted `base` by what was signed, and whether its row says the same."""
+        try:
+            admissions = admissions_of(self._chain())
+        except (TrustError, MissingCheckpointError) as error:
+            return SignedAdmission(None, None, str(error))
+        held, objection = admissions.get(base.name), objection_to_base(base, admissions)
+        return SignedAdmission(held.signer if held else None, held.sequence if held else None, objection)
 
     def verify(self) -> HistoryVerification:
         """Verify every statement, the checkpoint, what the rows say, and the chain of the audit log."""
         context, problems, head = self._context, list[str](), None
         context.verified.chain = None
+        context.verified.signatures.clear()
         seen = read_checkpoint(context)
         with context.database.reading() as connection:
             count, events = statements.count(connection), audit.last_sequence(connection)
@@ -164,6 +182,8 @@ class Identities:
                 head = None if chain is None else chain.head
                 rows = versions.select(connection, context.path_of)
                 problems += _disagreements(rows, chain)
+                problems += _base_disagreements(bases.select(connection), chain)
+                problems += lost_bytes(context, connection, chain, rows)
                 problems += _unrecorded(chain, audit.named_statements(connection))
             problems += audit.broken_links(connection)
             problems += tenancy_problems(context, connection)
@@ -188,6 +208,15 @@ def _disagreements(rows: Sequence[AdapterVersion], chain: Chain | None) -> list[
     found = [f"{row.ref}: {objection}" for row in rows if (objection := objection_to(row, standings)) is not None]
     gone = sorted(standings.keys() - {row.ref for row in rows})
     return [*found, *(f"{ref}: statements are about it, and the database does not have it" for ref in gone)]
+
+
+def _base_disagreements(rows: Sequence[Base], chain: Chain | None) -> list[str]:
+    if chain is None:
+        return []
+    admissions = admissions_of(chain)
+    found = [f"base {row.name}: {why}" for row in rows if (why := objection_to_base(row, admissions)) is not None]
+    gone = sorted({name for name, one in admissions.items() if one.is_admitted} - {row.name for row in rows})
+    return [*found, *(f"base {name}: it was admitted, and the database does not have it" for name in gone)]
 
 
 def _unrecorded(chain: Chain | None, named: set[str]) -> list[str]:

@@ -224,12 +224,28 @@ class SignedStanding:
         by, sequence: Signer and place of the statement that moved it last; None if there is none.
         expires: When it ceases to be servable, None for never.
         objection: Why its row, or the whole chain, is not what was signed; None if it is.
+        break_glass: The reason for which it is approved without review, None if it was reviewed.
     """
 
     stage: Stage | None
     by: str | None
     sequence: int | None
     expires: datetime | None
+    objection: str | None
+    break_glass: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SignedAdmission:
+    """Whether a base is what was signed.
+
+    Attributes:
+        by, sequence: Signer and place of the newest statement about it; None if there is none.
+        objection: Why its row, or the whole chain, is not what was signed; None if it is.
+    """
+
+    by: str | None
+    sequence: int | None
     objection: str | None
 
 

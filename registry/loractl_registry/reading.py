@@ -7,6 +7,7 @@ from datetime import datetime
 from loractl_registry._context import Context
 from loractl_registry._store import audit, bases, versions
 from loractl_registry._store.audit import LiveEvent
+from loractl_registry.clock import from_text
 from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, VersionSummary
 from loractl_registry.refs import Ref, VersionRef, parse_name
 from loractl_registry.refusals import AdapterNotFoundError, BaseNotFoundError, NotLiveError, VersionNotFoundError
@@ -58,6 +59,17 @@ def list_summaries(
     """Return what a list shows of the versions that match every given filter, sorted by ref."""
     with context.database.reading() as connection:
         return versions.summaries(connection, name=name, stages=() if stage is None else (stage,), base=base)
+
+
+def broken_glass(context: Context) -> dict[VersionRef, datetime]:
+    """Return until when versions are approved for which the glass was broken and nobody has approved since."""
+    with context.database.reading() as connection:
+        found = audit.broken_glass(connection)
+    held: dict[VersionRef, datetime] = {}
+    for subject, expires in found.items():
+        name, _, number = subject.partition("@")
+        held[VersionRef(name, int(number))] = from_text(expires)
+    return held
 
 
 def get_version(context: Context, ref: Ref | VersionRef) -> AdapterVersion:

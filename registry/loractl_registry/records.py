@@ -79,6 +79,20 @@ class AdapterFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class DataSetTerms:
+    """On what terms a data set may be used. None means that nobody said.
+
+    Attributes:
+        licence: SPDX identifier.
+        data_class: One of the classes that the policy knows, such as ``internal``.
+    """
+
+    name: str
+    licence: str | None = None
+    data_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Provenance:
     """Where a version came from. None means that nobody said.
 
@@ -87,10 +101,11 @@ class Provenance:
         commit: The Hub commit that the revision resolved to, 40 hex digits.
         author: Owner of the Hub repository or what the card says.
         licence: SPDX identifier or what the card says.
-        datasets: What it was trained on, from the card and ``--trained-on``.
+        datasets: What it was trained on, from the card, ``--trained-on`` and ``--dataset``.
         code_commit: Commit of the training code.
         note: Free text.
         extra: Whatever ``--provenance FILE.json`` held beside the keys above; JSON values.
+        dataset_terms: Licence and class of those of `datasets` of which somebody said one.
     """
 
     source: str
@@ -101,6 +116,7 @@ class Provenance:
     code_commit: str | None = None
     note: str | None = None
     extra: Mapping[str, object] = field(default_factory=dict[str, object])
+    dataset_terms: tuple[DataSetTerms, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from loractl_registry import homes, reading
 from loractl_registry._context import Context, SigningChoice
+from loractl_registry.attesting import Attested
 from loractl_registry.clock import utc_now
 from loractl_registry.facets import Facets
+from loractl_registry.governing import Governing
 from loractl_registry.progress import SILENT, Progress
 from loractl_registry.provenance import NOTHING_SAID, ProvenanceInput
 from loractl_registry.records import AdapterVersion, AuditEvent, Base, Manifest, ServingSnapshot, VersionSummary
@@ -19,7 +21,6 @@ from loractl_registry.refs import Ref, VersionRef
 from loractl_registry.stages import Stage, Verb
 
 if TYPE_CHECKING:
-    from loractl_registry.identities import Identities
     from loractl_registry.outcomes import (
         AddedBase,
         AddedVersion,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from loractl_registry.preflight import PreflightReport
 
 
-class Registry(Facets):
+class Registry(Facets, Governing, Attested):
     """One open home. Safe to share between threads, which then take turns; close it, or use it in a ``with``.
 
     Every verb is one transaction with one audit event per change. Everything raised on purpose is a `RegistryError`.
@@ -92,13 +93,6 @@ class Registry(Facets):
     def home(self) -> Path:
         """The folder that this registry lives in."""
         return self._context.home
-
-    @property
-    def identities(self) -> Identities:
-        """Who may sign here, and the checkpoint of what was signed."""
-        from loractl_registry.identities import Identities
-
-        return Identities(self._context)
 
     # Bases
 

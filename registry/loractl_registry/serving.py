@@ -9,13 +9,15 @@ from loractl_registry._context import Context
 from loractl_registry._store import audit, versions
 from loractl_registry._store.audit import LiveEvent
 from loractl_registry.errors import RegistryError
+from loractl_registry.ledger.admissions import admissions_of, objection_to_base
 from loractl_registry.ledger.chains import checked_chain, read_checkpoint
+from loractl_registry.ledger.file_signatures import signature_objection
 from loractl_registry.ledger.standing import Standings, objection_to, standings_of
 from loractl_registry.reading import earlier_numbers, live_stacks, stored_base
-from loractl_registry.records import AdapterVersion, ServingSnapshot
+from loractl_registry.records import AdapterVersion, Base, ServingSnapshot
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage
-from loractl_registry.trust import MissingCheckpointError, TrustError
+from loractl_registry.trust import Chain, MissingCheckpointError, TrustError
 
 UNSIGNED = "nothing is signed in this home yet; sign for what is there with: loractl identity create NAME"
 
@@ -38,15 +40,27 @@ def snapshot(context: Context, base: str) -> ServingSnapshot:
             chain = checked_chain(context, connection, seen)
         except (TrustError, MissingCheckpointError) as error:
             return ServingSnapshot(sequence, admitted, (), {}, _all(rows, str(error)), _told(error))
-    standings, now = standings_of(chain), context.clock()
-    refused = _all(rows, UNSIGNED) if chain is None else _objections(rows, standings, now)
+        objection = UNSIGNED if chain is None else _objection_to(admitted, chain)
+        if chain is None or objection is not None:
+            return ServingSnapshot(sequence, admitted, (), {}, _all(rows, objection or UNSIGNED), objection)
+        standings, now = standings_of(chain), context.clock()
+        refused = _objections(rows, standings, now)
+        for version in rows:
+            if version.ref not in refused:
+                found = signature_objection(context, connection, chain, standings[version.ref], version)
+                refused |= {} if found is None else {version.ref: found}
     servable = tuple(version for version in rows if version.ref not in refused)
     ends = [end for version in servable if (end := standings[version.ref].expires) is not None]
     until = min(ends, default=None)
     return ServingSnapshot(sequence, admitted, servable, _previously(servable, events), refused, None, until)
 
 
-def _objections(rows: Sequence[AdapterVersion], standings: Standings, now: datetime) -> Mapping[VersionRef, str]:
+def _objection_to(base: Base, chain: Chain) -> str | None:
+    objection = objection_to_base(base, admissions_of(chain))
+    return None if objection is None else f"base {base.name}: {objection}"
+
+
+def _objections(rows: Sequence[AdapterVersion], standings: Standings, now: datetime) -> dict[VersionRef, str]:
     found: dict[VersionRef, str] = {}
     for version in rows:
         objection = objection_to(version, standings)
@@ -59,7 +73,7 @@ def _objections(rows: Sequence[AdapterVersion], standings: Standings, now: datet
     return found
 
 
-def _all(rows: Sequence[AdapterVersion], reason: str) -> Mapping[VersionRef, str]:
+def _all(rows: Sequence[AdapterVersion], reason: str) -> dict[VersionRef, str]:
     return {version.ref: reason for version in rows}
 
 

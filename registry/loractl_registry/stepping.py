@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from loractl_registry._faults import reach
 from loractl_registry._store import audit, bases, versions
-from loractl_registry._store.audit import NewEvent
+from loractl_registry._store.audit import BREAK_GLASS, NewEvent
 from loractl_registry.climbing import Evidence
+from loractl_registry.clock import to_text
+from loractl_registry.ledger.admissions import require_admitted
 from loractl_registry.ledger.errors import DisagreementError, StandingExpiredError
+from loractl_registry.ledger.grounds import grounds_of
 from loractl_registry.ledger.judging import approval_facts, standing_approvals
 from loractl_registry.ledger.pen import Pen
+from loractl_registry.ledger.soundness import require_sound
 from loractl_registry.ledger.standing import objection_to, revoked_digests
-from loractl_registry.ledger.writing import Rung, sign_promotion, sign_step
+from loractl_registry.ledger.writing import Rung, sign_break_glass, sign_promotion, sign_step
 from loractl_registry.outcomes import Promotion
+from loractl_registry.policies import Verdict
 from loractl_registry.reading import get_version
 from loractl_registry.records import AdapterVersion
 from loractl_registry.refs import VersionRef
 from loractl_registry.refusals import RevokedBytesError
 from loractl_registry.stages import Stage, Verb
-from loractl_registry.trust import BaseRef
+from loractl_registry.trust import BaseRef, to_the_second
 
 PROMOTE = "adapter.promote"
 
@@ -44,15 +51,42 @@ class Step:
         reach("promote.before_commit")
         return Promotion(self.read(seen.ref), seen.stage, evidence.rungs, replaced, evidence.preflight)
 
+    def break_glass(self, seen: AdapterVersion, evidence: Evidence, reason: str) -> Promotion:
+        """Enter the last rung of `evidence` at once, without what the policy asks of the ones below, for some hours."""
+        self.require_signed(seen)
+        if evidence.binds:
+            self._bind(seen, evidence.base)
+        pen, base, to = self._pen, evidence.base.base, evidence.rungs[-1]
+        require_admitted(pen.chain, base)
+        judge, facts = replace(pen.judge, break_glass=reason), pen.facts(seen)
+        decision = judge.require(seen, base, to, facts=facts, approvals=(), now=pen.at)
+        assert decision.expires is not None  # noqa: S101  # the policy says for how many hours
+        replaced = self.make_way(seen.ref) if to is Stage.LIVE else None
+        expires = to_the_second(decision.expires)
+        rung = Rung(seen, BaseRef(name=base.name, digest=base.digest), seen.stage, to)
+        detail = {
+            "statement": sign_break_glass(
+                pen, rung, decision, grounds=grounds_of(pen.policy, facts), expires=expires, reason=reason
+            ),
+            "signer": pen.acting.name,
+            "policy": decision.policy_digest,
+            "decision": decision.digest,
+            "expires": to_text(expires),
+            "waived": [one.rule for one in decision.findings if one.verdict is Verdict.WAIVED],
+        }
+        self._enter(seen, seen.stage, to, action=BREAK_GLASS, **detail)
+        return Promotion(self.read(seen.ref), seen.stage, evidence.rungs, replaced, evidence.preflight)
+
     def up(
         self, version: AdapterVersion, evidence: Evidence, before: Stage, after: Stage, *, action: str, **detail: object
     ) -> None:
         """Enter one rung, if the policy allows it to the one who signs."""
         pen, base = self._pen, evidence.base.base
         place = pen.place()
+        require_admitted(pen.chain, base)
         counted = standing_approvals(pen.chain, pen.standing(version.ref, version.digest), pen.at)
-        facts = approval_facts(pen.chain, counted)
-        decision = pen.judge.require(version, base, after, approvals=facts, now=pen.at)
+        facts, approvals = pen.facts(version), approval_facts(pen.chain, counted)
+        decision = pen.judge.require(version, base, after, facts=facts, approvals=approvals, now=pen.at)
         statement = sign_promotion(
             pen,
             Rung(version, BaseRef(name=base.name, digest=base.digest), before, after),
@@ -60,6 +94,7 @@ class Step:
             decision=decision,
             approvals=tuple(one.statement for one in counted),
             reason=self._reason,
+            grounds=grounds_of(pen.policy, facts),
         )
         signed = {"statement": statement, "policy": decision.policy_digest, "decision": decision.digest}
         self._enter(version, before, after, action=action, signer=place["signer"].identity, **signed, **detail)
@@ -101,16 +136,24 @@ class Step:
         """Return if a climb may build on what the row says.
 
         Raises:
-            DisagreementError: The row is not what was signed.
-            StandingExpiredError: It is approved, and no longer.
+            DisagreementError: The row is not what was signed, or a signature over the files is not.
+            QuarantinedError: Its newest scan failed.
             RevokedBytesError: The same bytes were revoked, by a row or by a statement.
+            StandingExpiredError: It is approved, and no longer.
         """
-        self._pen.place()  # it begins the chain where nothing was signed yet
-        if (objection := objection_to(version, self._pen.standings)) is not None:
-            raise DisagreementError(version.ref, objection)
+        self.require_signed(version)
         end = self._pen.standing(version.ref, version.digest).approved_until
         if version.stage is Stage.APPROVED and end is not None and self._pen.at >= end:
             raise StandingExpiredError(version.ref, end)
+
+    def require_signed(self, version: AdapterVersion) -> None:
+        """Return if the row is what was signed, and nobody revoked the bytes.
+
+        Raises:
+            DisagreementError, RevokedBytesError: As `require_sound` says.
+        """
+        self._pen.place()  # it begins the chain where nothing was signed yet
+        require_sound(self._context, self._connection, self._pen.chain, self._pen.standings, version)
         by_row = versions.refs_of(self._connection, version.digest, stages=(Stage.REVOKED,))
         signed = revoked_digests(self._pen.standings).get(version.digest)
         if by_row or signed is not None:

@@ -18,7 +18,11 @@ def parse_object(data: bytes) -> dict[str, object]:
     """
     try:
         value: object = json.loads(
-            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_parse_int
+            data.decode("utf-8"),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_int=_parse_int,
+            parse_float=_parse_float,
         )
     except UnicodeDecodeError as error:
         raise StrictJsonError(f"it is not UTF-8 (byte {error.start})") from error
@@ -55,6 +59,13 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _refuse_constant(word: str) -> NoReturn:
     raise StrictJsonError(f"it holds {word}, which is not JSON")
+
+
+def _parse_float(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise StrictJsonError(f"it holds the number {digits[:20]}, which is too large")
+    return number
 
 
 def _parse_int(digits: str) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+from support.registry import write_adapter
+
 from loractl_registry.bom import check_bom
 
 
@@ -30,3 +32,17 @@ def test_json_is_the_bill_itself_and_a_file_takes_it(cli, lived_in, tmp_path):
 
 def test_unknown_version_is_refused(cli, lived_in):
     assert cli("bom", "support-bot@9").code != 0
+
+
+def test_bill_names_signatures_evidence_and_terms_of_data(cli, lived_in, tmp_path):
+    (tmp_path / "results.json").write_text('{"acc": 0.5}')
+    folder = write_adapter(tmp_path / "adapter", seed=78)
+    ref = cli("add", "poet", str(folder), "--dataset", "tickets,licence=MIT,class=internal", "--json").data["ref"]
+    digest = cli("evidence", "add", ref, str(tmp_path / "results.json"), "--type", "eval", "--json").data["digest"]
+
+    written = cli("bom", ref)
+
+    check_bom(written.out.encode())
+    assert digest[7:] in written.out
+    assert "signature of the files by alice, verified" in written.out
+    assert "internal" in written.out

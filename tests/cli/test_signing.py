@@ -163,5 +163,17 @@ def test_show_says_who_signed_and_what_disagrees(cli, lived_in):
     cut = cli("show", "support-bot@1")
 
     assert (before["stage"], before["by"], before["objection"]) == ("live", "alice", None)
-    assert "no signed statement is about it" in flipped.out
+    assert "the database says approved, and the signed statements say draft" in flipped.out
     assert "checkpoint has seen" in cut.out
+
+
+def test_base_show_says_who_admitted_it_and_what_disagrees(cli, lived_in):
+    before = cli("base", "show", "tiny-moe")
+    run_sql(lived_in, "UPDATE base SET licence = 'MIT'")
+    edited = cli("base", "show", "tiny-moe")
+    run_sql(lived_in, *CUT)
+    cut = cli("base", "show", "tiny-moe", "--json").data["signed"]
+
+    assert "by alice, statement 2" in before.out
+    assert "the database says licence MIT" in edited.out
+    assert "checkpoint has seen" in cut["objection"]

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from loractl_registry.hashing import hash_files
 from loractl_registry.records import Manifest
-from loractl_registry.signatures import sign_files, verify_files
+from loractl_registry.signatures import prepare_signing, sign_files, sign_manifest, verify_files
 from loractl_registry.signatures.verifying import verify_files_again
 from loractl_registry.trust import create_key
 
@@ -29,6 +29,9 @@ manifest = Manifest(hash_files(folder, ["adapter_config.json", "adapter_model.sa
 key = create_key()
 bundle = sign_files(folder, manifest, key)
 assert verify_files(folder, manifest, bundle, [key.public]).signer == key.public.key_id
+assert verify_files_again(folder, manifest, bundle, [key.public]).signer == key.public.key_id
+prepare_signing()
+bundle = sign_manifest(manifest, key, name=folder.name)
 assert verify_files_again(folder, manifest, bundle, [key.public]).signer == key.public.key_id
 
 from loractl_registry.bom import BomSubject, check_bom, render_bom

@@ -40,6 +40,10 @@ def loractl(home: Path, *argv: str) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
+def kept_for(home: Path, ref: str) -> list[dict[str, object]]:
+    return loractl(home, "evidence", "list", ref, "--json").data
+
+
 @pytest.mark.engine
 def test_engine_and_reference_prove_a_good_adapter(home, tmp_path):
     proven = loractl(home, "prove", "good@1", "--device", "cpu", "--out", str(tmp_path / "proof.json"), "--json")
@@ -58,6 +62,7 @@ def test_adapter_of_no_effect_ends_with_code_3_and_the_reasons(home):
     assert proven.code == 3
     assert "silent@1 does not have the effect that it should" in proven.out
     assert "no:" in proven.out
+    assert [(one["type"], one["passed"]) for one in kept_for(home, "silent@1")] == [("effect", False)]
 
 
 def test_tensors_alone_are_measured_without_an_engine(home):
@@ -67,6 +72,16 @@ def test_tensors_alone_are_measured_without_an_engine(home):
     assert "good@1 has its effect" in proven.out
     assert "not started" in proven.out
     assert "modules" in proven.out
+    assert [(one["kind"], one["passed"]) for one in kept_for(home, "good@1")][-1:] == [("modules", True)]
+
+
+def test_proof_is_only_shown_where_nobody_wants_it_kept(home):
+    before = kept_for(home, "good@1")
+
+    proven = loractl(home, "prove", "good@1", "--no-engine", "--no-record", "--json")
+
+    assert (proven.code, proven.data["evidence"]) == (0, None)
+    assert kept_for(home, "good@1") == before
 
 
 def test_adapter_of_an_unknown_base_is_refused(home, tmp_path):

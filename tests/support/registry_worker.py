@@ -22,6 +22,10 @@ def add(registry: Registry, adapters: Path, name: str) -> None:
     say("added", added.version.ref)
 
 
+def admit(registry: Registry, adapters: Path, _: str) -> None:
+    say("admitted", registry.add_base("tiny-moe", str(adapters / "base"), actor="worker").base.name)
+
+
 def promote(registry: Registry, _: Path, name: str) -> None:
     say("entered", *registry.promote(Ref(name, 1), actor="worker", to=Stage.LIVE).entered)
 
@@ -70,7 +74,9 @@ def _one_step(registry: Registry, adapters: Path, name: str, rng: random.Random)
 
 
 VERBS = {
-    "add": add, "promote": promote, "revoke": revoke, "import": import_archive, "gc": gc, "churn": churn, "race": race
+    "first": add,
+    "add": add, "admit": admit, "promote": promote, "revoke": revoke, "import": import_archive, "gc": gc,
+    "churn": churn, "race": race,
 }  # fmt: skip
 
 

@@ -41,6 +41,13 @@ def restored(home: Path, backup: Path) -> None:
     (home / "restored.db").replace(home / DATABASE)
 
 
+def made_older(home: Path) -> None:
+    """Take away everything that was signed, which leaves a home as loractl had them before."""
+    run_sql(home, *WIPE, "DELETE FROM file_signature")
+    (home / "checkpoint.json").unlink()
+    shutil.rmtree(home / "keys")
+
+
 FLIP = ("UPDATE version SET stage = 'live' WHERE name = 'sly'",)
 RENAME = ("UPDATE version SET name = 'evil' WHERE name = 'bot'",)
 RENUMBER = ("UPDATE version SET number = 7 WHERE name = 'bot'",)

@@ -7,13 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from loractl_registry._store.chaining import GENESIS, chained_digest
+from loractl_registry._store.chaining import GENESIS, Value, broken_rows, chained_digest
 from loractl_registry._store.rows import event_from_row, to_json
 from loractl_registry.clock import to_text
 from loractl_registry.records import AuditEvent
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage
 
+BREAK_GLASS = "adapter.break_glass"
 COLUMNS = "sequence, at, actor, action, subject, from_stage, to_stage, reason, detail"
 
 
@@ -58,13 +59,31 @@ def append(connection: sqlite3.Connection, event: NewEvent) -> None:
 
 def broken_links(connection: sqlite3.Connection) -> Iterator[str]:
     """Yield one line per row that was edited, removed or put in from outside."""
-    previous, expected = GENESIS, 1
-    for *row, digest in connection.execute(f"SELECT {COLUMNS}, digest FROM audit ORDER BY sequence"):  # noqa: S608 constants
-        if row[0] != expected:
-            yield f"audit rows {expected} to {row[0] - 1} are missing"
-        if chained_digest(previous, row) != digest:
-            yield f"audit row {row[0]} or the one before it was changed"
-        previous, expected = str(digest), int(row[0]) + 1
+    yield from broken_rows(rows(connection))
+
+
+def rows(connection: sqlite3.Connection) -> Iterator[tuple[Value, ...]]:
+    """Yield every row in order, its columns and then its digest."""
+    yield from connection.execute(f"SELECT {COLUMNS}, digest FROM audit ORDER BY sequence")  # noqa: S608 constants
+
+
+def newest(
+    connection: sqlite3.Connection, *, subject: str | None, since: datetime | None, limit: int | None
+) -> tuple[AuditEvent, ...]:
+    """Return the newest `limit` events about `subject` since `since`, oldest first; a name stands for its versions."""
+    clauses, values = ["1"], list[object]()
+    if subject is not None:
+        clauses.append("(subject = ? OR (subject >= ? AND subject < ?))")
+        values += [subject, f"{subject}@", f"{subject}A"]
+    if since is not None:
+        clauses.append("at >= ?")
+        values.append(to_text(since))
+    values.append(-1 if limit is None else limit)
+    found = connection.execute(
+        f"SELECT {COLUMNS} FROM audit WHERE {' AND '.join(clauses)} ORDER BY sequence DESC LIMIT ?",  # noqa: S608 constants and marks alone
+        values,
+    )
+    return tuple(event_from_row(row) for row in reversed(found.fetchall()))
 
 
 def events(
@@ -81,6 +100,19 @@ def events(
         values.append(to_text(until))
     rows = connection.execute(f"SELECT {COLUMNS} FROM audit WHERE {' AND '.join(clauses)} ORDER BY sequence", values)  # noqa: S608 constants and marks alone
     return tuple(event_from_row(row) for row in rows)
+
+
+def broken_glass(connection: sqlite3.Connection) -> dict[str, str]:
+    """Return until when versions are approved for which the glass was broken, by ref, as rows and events say it."""
+    query = """
+        SELECT subject, json_extract(detail, '$.expires') FROM audit AS broken
+        WHERE action = ? AND NOT EXISTS (
+            SELECT 1 FROM audit AS later
+            WHERE later.subject = broken.subject AND later.sequence > broken.sequence
+            AND (later.action = broken.action OR later.to_stage NOT IN ('approved', 'live')
+                 OR (later.to_stage = 'approved' AND later.from_stage <> 'live')))
+    """
+    return {str(subject): str(expires) for subject, expires in connection.execute(query, (BREAK_GLASS,))}
 
 
 def last_sequence(connection: sqlite3.Connection) -> int:

@@ -77,9 +77,10 @@ def set_signatures(connection: sqlite3.Connection, row_id: int, signatures: Sign
     connection.execute("UPDATE base SET signatures = ? WHERE id = ?", (text, row_id))
 
 
-def set_path(connection: sqlite3.Connection, row_id: int, path: Path, source: str) -> None:
-    """Say that the same files are now elsewhere."""
-    connection.execute("UPDATE base SET path = ?, source = ? WHERE id = ?", (str(path), source, row_id))
+def set_origin(connection: sqlite3.Connection, row_id: int, path: Path, source: str, licence: str | None) -> None:
+    """Say that the same files are now elsewhere, or come from elsewhere."""
+    query = "UPDATE base SET path = ?, source = ?, licence = ? WHERE id = ?"
+    connection.execute(query, (str(path), source, licence, row_id))
 
 
 def remove(connection: sqlite3.Connection, row_id: int, at: datetime) -> None:

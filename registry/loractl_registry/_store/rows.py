@@ -14,6 +14,7 @@ from loractl_registry.records import (
     AdapterVersion,
     AuditEvent,
     Base,
+    DataSetTerms,
     ExpertLayout,
     FileEntry,
     Manifest,
@@ -81,8 +82,14 @@ def provenance_to_dict(provenance: Provenance) -> dict[str, object]:
         "code_commit": provenance.code_commit,
         "note": provenance.note,
         "extra": dict(provenance.extra),
+        "dataset_terms": [_terms_to_dict(terms) for terms in provenance.dataset_terms],
     }
     return {key: value for key, value in values.items() if value not in (None, [], {})}
+
+
+def _terms_to_dict(terms: DataSetTerms) -> dict[str, str]:
+    values = {"name": terms.name, "licence": terms.licence, "data_class": terms.data_class}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def provenance_from_json(text: str) -> Provenance:
@@ -90,6 +97,8 @@ def provenance_from_json(text: str) -> Provenance:
     held: dict[str, Any] = _parse(text)
     if datasets := held.get("datasets"):
         held["datasets"] = tuple(datasets)
+    if terms := held.get("dataset_terms"):
+        held["dataset_terms"] = tuple(DataSetTerms(**each) for each in terms)
     return Provenance(**held)
 
 

@@ -6,7 +6,6 @@ models do not validate what they are given. The lower-case name of a class is th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import MetaData, Table
@@ -135,7 +134,35 @@ class ApiKey(_Declared, table=True):
     revoked_at: str | None
 
 
-_KINDS: Mapping[type, str] = {int: "INTEGER", float: "REAL"}
+class FileSignature(_Declared, table=True):
+    """One signature over the files of a content."""
+
+    __tablename__ = "file_signature"  # pyright: ignore[reportAssignmentType]
+
+    content: str = Field(primary_key=True, foreign_key="content.digest")
+    digest: str = Field(primary_key=True)
+    kind: str
+    signer: str
+    bundle: str
+    at: str
+
+
+class EvidenceBody(_Declared, table=True):
+    """The bytes of a piece of evidence."""
+
+    __tablename__ = "evidence_body"  # pyright: ignore[reportAssignmentType]
+
+    digest: str = Field(primary_key=True)
+    body: bytes
+
+
+class Evidence(_Declared, table=True):
+    """One piece of evidence about a version."""
+
+    statement: str = Field(primary_key=True, foreign_key="statement.digest")
+    subject: str
+    digest: str = Field(foreign_key="evidence_body.digest")
+    metrics: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +178,9 @@ class DeclaredTable:
     foreign_keys: set[tuple[str, str]]
 
 
+_TYPES = {int: "INTEGER", bytes: "BLOB", float: "REAL"}
+
+
 def declared_tables() -> dict[str, DeclaredTable]:
     """Return every declared table by name."""
     return {name: _declared(table) for name, table in _Declared.metadata.tables.items()}
@@ -160,7 +190,7 @@ def _declared(table: Table) -> DeclaredTable:
     # SQLite calls the alias of the row id nullable, though it never is.
     columns = {
         column.name: (
-            _KINDS.get(column.type.python_type, "TEXT"),
+            _TYPES.get(column.type.python_type, "TEXT"),
             not column.nullable and not (column.primary_key and column.type.python_type is int and _is_alone(table)),
             bool(column.primary_key),
         )

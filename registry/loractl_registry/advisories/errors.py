@@ -23,7 +23,7 @@ class EngineAdvisoryError(DeniedError):
         way_out = f"upgrade to {fixed_in} or later" if fixed_in else "no release fixes it yet"
         super().__init__(
             f"refused to serve: {first}{more}",
-            hint=f"{way_out}; to serve all the same, say why: --accept-advisory {ids[0]} --reason TEXT",
+            hint=f"{way_out}; to serve all the same, say why: --override-advisory {ids[0]} --reason TEXT",
         )
         self.ids = tuple(ids)
 
@@ -55,7 +55,7 @@ class OverrideError(UsageError):
     def __init__(self, advisory: str) -> None:
         super().__init__(
             f"nothing to override: {shown(advisory)} is not among the findings",
-            hint="list them: loractl advisories",
+            hint="list them: loractl advisories list",
         )
         self.advisory = advisory
 

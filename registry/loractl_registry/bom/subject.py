@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from loractl_registry.records import AdapterVersion, Base, Manifest
+from loractl_registry.records import AdapterVersion, Base, DataSetTerms, Manifest
 
 _WITH_DIGEST = re.compile(r"(?P<name>.+?)[@# ]sha256:(?P<digest>[0-9a-f]{64})", re.DOTALL)
 
@@ -72,11 +72,13 @@ class BomSubject:
     loractl_version: str
 
 
-def datasets_of(names: Iterable[str]) -> tuple[BomDataset, ...]:
-    """Return the data sets that provenance names; ``NAME@sha256:HEX`` gives a digest too."""
+def datasets_of(names: Iterable[str], terms: Iterable[DataSetTerms] = ()) -> tuple[BomDataset, ...]:
+    """Return the data sets that provenance names, on their terms; ``NAME@sha256:HEX`` gives a digest too."""
     found: dict[str, BomDataset] = {}
+    known = {each.name: each for each in terms}
     for text in names:
-        parts = _WITH_DIGEST.fullmatch(text)
-        each = BomDataset(text) if parts is None else BomDataset(parts["name"], f"sha256:{parts['digest']}")
+        parts, said = _WITH_DIGEST.fullmatch(text), known.get(text, DataSetTerms(text))
+        name, digest = (text, None) if parts is None else (parts["name"], f"sha256:{parts['digest']}")
+        each = BomDataset(name, digest, said.licence, said.data_class)
         found.setdefault(each.name, each)
     return tuple(found.values())

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from loractl_registry._store import versions
+from loractl_registry._store import bases, versions
+from loractl_registry.ledger.admissions import adopt_base
 from loractl_registry.ledger.pen import Pen
 from loractl_registry.ledger.writing import Rung, sign_promotion, sign_step
 from loractl_registry.records import AdapterVersion
@@ -15,7 +16,9 @@ REASON = "it was there before statements were signed"
 
 
 def adopt(pen: Pen) -> None:
-    """Sign for every version where it stands by its row; the first identity vouches for what it finds."""
+    """Sign for every base, and for every version where it stands by its row: the first identity vouches for them."""
+    for base in bases.select(pen.connection):
+        adopt_base(pen, base, REASON)
     for version in versions.select(pen.connection, pen.context.path_of):
         if version.stage is Stage.REVOKED:
             sign_step(pen, version, Verb.REVOKE, Stage.DRAFT, Stage.REVOKED, reason=REASON)

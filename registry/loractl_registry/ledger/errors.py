@@ -86,6 +86,52 @@ class DisagreementError(DeniedError):
         self.ref = ref
 
 
+class BaseDisagreementError(DeniedError):
+    """The row of a base says what no signed statement says."""
+
+    code = "registry.base_disagreement"
+
+    def __init__(self, name: str, objection: str) -> None:
+        super().__init__(
+            f"refused base {name}: {objection}",
+            hint=f"restore the newest backup, or have an operator look and sign: loractl base add {name} SOURCE",
+        )
+        self.name = name
+
+
+class BaseDeniedError(DeniedError):
+    """The policy does not let the one who acts admit a base."""
+
+    code = "registry.base_denied"
+
+    def __init__(self, name: str, actor: str, because: str, way_out: str) -> None:
+        super().__init__(f"{actor} cannot admit base {name}: {because}", hint=way_out)
+        self.name, self.actor = name, actor
+
+
+class QuarantinedError(DeniedError):
+    """The newest scan of a version failed, so that nothing may build on it."""
+
+    code = "registry.quarantined"
+
+    def __init__(self, ref: VersionRef, digest: str) -> None:
+        super().__init__(
+            f"{ref} is in quarantine: its newest scan failed ({digest[:19]})",
+            hint=f"see why: loractl evidence list {ref}; a scan that passes lifts it: loractl evidence scan {ref}",
+        )
+        self.ref, self.digest = ref, digest
+
+
+class EngineDeniedError(DeniedError):
+    """The policy does not let the installed engine serve."""
+
+    code = "registry.engine_denied"
+
+    def __init__(self, engine: str, because: str) -> None:
+        super().__init__(f"refusing to serve with engine {engine}: {because}", hint="install an engine that it names")
+        self.engine = engine
+
+
 class StandingExpiredError(DeniedError):
     """What was signed for the stage that a climb would build on holds no longer."""
 

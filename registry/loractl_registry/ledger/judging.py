@@ -8,12 +8,12 @@ from datetime import datetime
 
 from loractl_registry._context import Context
 from loractl_registry.home_errors import os_errors_named
+from loractl_registry.ledger.facts import VersionFacts
 from loractl_registry.ledger.standing import SignedApproval, Standing
 from loractl_registry.policies import (
     POLICY_FILE,
     Approval,
     BaseFacts,
-    DataSet,
     Decision,
     Policy,
     Request,
@@ -21,10 +21,12 @@ from loractl_registry.policies import (
     parse_policy,
     preset,
 )
+from loractl_registry.policies.toml_text import MAX_BYTES
 from loractl_registry.records import AdapterVersion, Base
 from loractl_registry.refusals import PolicyDeniedError
 from loractl_registry.stages import Stage
 from loractl_registry.trust import Chain, Role
+from loractl_registry.trust._small_files import read_small
 
 _SERVABLE = (Stage.APPROVED, Stage.LIVE)
 
@@ -36,27 +38,45 @@ class Judge:
     Attributes:
         identity: Whoever will sign.
         roles: What their key is trusted with.
+        tenant: Who shall use it, None if that is not asked.
+        break_glass: The reason for going without approvals and evidence, None for an ordinary climb.
     """
 
     policy: Policy
     identity: str
     roles: frozenset[Role]
+    tenant: str | None = None
+    break_glass: str | None = None
 
     def require(
-        self, version: AdapterVersion, base: Base, rung: Stage, *, approvals: tuple[Approval, ...], now: datetime
+        self,
+        version: AdapterVersion,
+        base: Base,
+        rung: Stage,
+        *,
+        facts: VersionFacts,
+        approvals: tuple[Approval, ...],
+        now: datetime,
     ) -> Decision:
         """Return the decision that lets `version` enter `rung`.
 
         Raises:
             PolicyDeniedError: A rule says no; the message says which, and why.
         """
-        decision = self.decide(version, base, rung, approvals=approvals, now=now)
+        decision = self.decide(version, base, rung, facts=facts, approvals=approvals, now=now)
         if not decision.allowed:
             raise _denied(version, rung, self.identity, decision)
         return decision
 
     def decide(
-        self, version: AdapterVersion, base: Base, rung: Stage, *, approvals: tuple[Approval, ...], now: datetime
+        self,
+        version: AdapterVersion,
+        base: Base,
+        rung: Stage,
+        *,
+        facts: VersionFacts,
+        approvals: tuple[Approval, ...],
+        now: datetime,
     ) -> Decision:
         """Return what the policy says of `version` entering `rung`."""
         request = Request(
@@ -66,12 +86,17 @@ class Judge:
             actor=self.identity,
             now=now,
             roles=frozenset(role.value for role in self.roles),
-            added_by=version.added_by,
+            added_by=facts.added_by,
             rank=version.facts.rank,
             size_bytes=version.size_bytes,
             base=BaseFacts(base.name, base.digest, base.licence, base.source),
-            data=tuple(DataSet(name) for name in version.provenance.datasets),
+            engine=facts.engine,
+            data=facts.data,
+            signatures=facts.signatures,
             approvals=approvals,
+            evidence=facts.evidence,
+            tenant=self.tenant,
+            break_glass=self.break_glass,
         )
         return evaluate(self.policy, request)
 
@@ -85,7 +110,7 @@ def home_policy(context: Context) -> Policy:
     path = context.home / POLICY_FILE
     with os_errors_named(path):
         try:
-            data = path.read_bytes()
+            data, _ = read_small(path, MAX_BYTES)
         except FileNotFoundError:
             return preset("solo")
     return parse_policy(data, name=str(path))

@@ -23,10 +23,12 @@ from loractl_registry.ledger.chains import (
     witness_of,
     write_checkpoint,
 )
+from loractl_registry.ledger.facts import VersionFacts, facts_of
 from loractl_registry.ledger.identities import ALL_ROLES, Acting, acting_identity, new_key
 from loractl_registry.ledger.judging import Judge, home_policy
 from loractl_registry.ledger.standing import Standing, Standings, standings_of
 from loractl_registry.policies import Policy
+from loractl_registry.records import AdapterVersion
 from loractl_registry.refs import VersionRef
 from loractl_registry.trust import (
     Chain,
@@ -97,6 +99,10 @@ class Pen:
     def standing(self, ref: VersionRef, digest: str) -> Standing:
         """Return where `ref` stands; without a statement, as a draft of that content."""
         return self.standings.get(ref) or Standing(digest)
+
+    def facts(self, version: AdapterVersion) -> VersionFacts:
+        """Return what the policy may know of `version` at this point."""
+        return facts_of(self.context, self.connection, self.chain, self.standings.get(version.ref), version)
 
     def place(self) -> Place:
         """Return what the next statement says of its place; the first one begins the chain with an identity."""
@@ -175,8 +181,9 @@ def signed_writing(context: Context, *, actor: str) -> Generator[Pen]:
     Raises:
         TrustError: The chain or its checkpoint is not what was signed; nothing may build on it.
     """
-    seen = read_checkpoint(context)
     with context.database.writing() as connection:
+        # Nobody commits beside the one who writes, so the checkpoint is not ahead of what is read here.
+        seen = read_checkpoint(context)
         pen = Pen(context, connection, checked_chain(context, connection, seen), seen, actor)
         yield pen
         key = pen.signing_key

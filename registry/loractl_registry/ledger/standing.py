@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from loractl_registry.provenance import provenance_digest
 from loractl_registry.records import AdapterVersion
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage
 from loractl_registry.trust import (
+    AdditionStatement,
     ApprovalStatement,
+    BaseStatement,
     BreakGlassStatement,
     Chain,
+    EvidenceStatement,
+    EvidenceType,
     IdentityStatement,
     PromotionStatement,
     RevocationStatement,
@@ -41,6 +46,45 @@ class SignedApproval:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedAddition:
+    """Who added a version, and with what.
+
+    Attributes:
+        identity, key_id: Who signed for it; this is who added it, whatever the row says.
+        added_by: The actor that the row names.
+        provenance: Digest of its provenance.
+        signatures: Digests of the signatures over its files.
+    """
+
+    identity: str
+    key_id: str
+    added_by: str
+    provenance: str
+    signatures: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SignedEvidence:
+    """A piece of evidence that somebody signed for.
+
+    Attributes:
+        digest: Of its bytes.
+        metrics: Digest of its numbers, None if it has none.
+        statement: Digest of the statement.
+    """
+
+    type: EvidenceType
+    digest: str
+    kind: str | None
+    passed: bool | None
+    metrics: str | None
+    identity: str
+    key_id: str
+    at: datetime
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """Where a version stands by what was signed.
 
@@ -49,6 +93,9 @@ class Standing:
         approved_until, live_until: When the rung ceases to count; None for never.
         sequence, signer: Of the statement that moved it last.
         approvals: Those given since the version last left the servable stages.
+        break_glass: The reason for which it is approved without review, None if it was reviewed.
+        addition: None for a version from before additions were signed.
+        evidence: All that was ever kept, in order.
     """
 
     digest: str
@@ -59,6 +106,9 @@ class Standing:
     sequence: int = 0
     signer: str = ""
     approvals: tuple[SignedApproval, ...] = ()
+    break_glass: str | None = None
+    addition: SignedAddition | None = None
+    evidence: tuple[SignedEvidence, ...] = ()
 
     @property
     def expires(self) -> datetime | None:
@@ -79,10 +129,14 @@ def standings_of(chain: Chain | None) -> Standings:
     standings: dict[VersionRef, Standing] = {}
     for verified in () if chain is None else chain.statements:
         statement = verified.statement
-        if isinstance(statement, IdentityStatement):
+        if isinstance(statement, IdentityStatement | BaseStatement):
             continue
-        before = standings.get(statement.ref) or Standing(statement.content_digest)
-        after = _after(before, verified)
+        before = standings.get(statement.ref)
+        if isinstance(statement, AdditionStatement):
+            # An addition is the first that is said of a version: nobody takes over what another has added.
+            after = _added(statement) if before is None else None
+        else:
+            after = _after(before or Standing(statement.content_digest), verified)
         if after is not None:
             standings[statement.ref] = after
     return standings
@@ -102,6 +156,8 @@ def objection_to(version: AdapterVersion, standings: Standings) -> str | None:
         return f"the database says {version.stage}, and no signed statement is about it"
     if standing.digest != version.digest:
         return f"the database says content {version.digest[:19]}, and the signed statements say {standing.digest[:19]}"
+    if (objection := _addition_objection(version, standing.addition)) is not None:
+        return objection
     if standing.stage is not version.stage:
         return f"the database says {version.stage}, and the signed statements say {standing.stage}"
     if standing.base is not None and standing.base != (version.base, version.base_digest):
@@ -110,11 +166,34 @@ def objection_to(version: AdapterVersion, standings: Standings) -> str | None:
     return None
 
 
+def _addition_objection(version: AdapterVersion, addition: SignedAddition | None) -> str | None:
+    if addition is None:
+        return None
+    if addition.added_by != version.added_by:
+        return (
+            f"the database says it was added by {version.added_by}, and its addition was signed as {addition.added_by}"
+        )
+    if addition.provenance != (found := provenance_digest(version.provenance)):
+        return f"the database says provenance {found[:19]}, and its addition was signed with {addition.provenance[:19]}"
+    return None
+
+
+def _added(statement: AdditionStatement) -> Standing:
+    said = statement.predicate
+    by = said.signer
+    addition = SignedAddition(by.identity, by.key_id, said.added_by, said.provenance, said.signatures)
+    return Standing(statement.content_digest, sequence=said.sequence, signer=by.identity, addition=addition)
+
+
 def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
     """Return where a version stands after a statement, None where that moves nothing."""
     statement = verified.statement
-    if isinstance(statement, IdentityStatement) or statement.content_digest != before.digest:
+    if isinstance(statement, IdentityStatement | BaseStatement | AdditionStatement):
         return None
+    if statement.content_digest != before.digest:
+        return None
+    if isinstance(statement, EvidenceStatement):
+        return replace(before, evidence=(*before.evidence, _evidence(statement, verified.digest)))
     signed = replace(before, sequence=statement.predicate.sequence, signer=statement.predicate.signer.identity)
     if isinstance(statement, RevocationStatement):
         return replace(signed, stage=Stage.REVOKED)
@@ -122,7 +201,9 @@ def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
         return None
     if isinstance(statement, StepDownStatement):
         to = statement.predicate.to_stage
-        return replace(signed, stage=to, approvals=before.approvals if to.is_servable else ())
+        if to.is_servable:
+            return replace(signed, stage=to)
+        return replace(signed, stage=to, approvals=(), break_glass=None)
     base = (statement.predicate.base.name, statement.predicate.base.digest)
     if before.base not in (None, base):
         return None
@@ -135,8 +216,10 @@ def _raised(signed: Standing, statement: PromotionStatement | BreakGlassStatemen
     to, end = statement.predicate.to_stage, statement.predicate.expires
     raised = replace(signed, stage=to, base=base)
     if isinstance(statement, BreakGlassStatement):
-        return replace(raised, approved_until=end, live_until=end)
-    return replace(raised, live_until=end) if to is Stage.LIVE else replace(raised, approved_until=end, live_until=None)
+        return replace(raised, approved_until=end, live_until=end, break_glass=statement.predicate.reason)
+    if to is Stage.LIVE:
+        return replace(raised, live_until=end)
+    return replace(raised, approved_until=end, live_until=None, break_glass=None)
 
 
 def _approval(statement: ApprovalStatement, digest: str) -> SignedApproval:
@@ -149,5 +232,20 @@ def _approval(statement: ApprovalStatement, digest: str) -> SignedApproval:
         reason=said.reason,
         expires=said.expires,
         base_digest=said.base.digest,
+        statement=digest,
+    )
+
+
+def _evidence(statement: EvidenceStatement, digest: str) -> SignedEvidence:
+    said = statement.predicate
+    return SignedEvidence(
+        type=said.type,
+        digest=said.evidence,
+        kind=said.kind,
+        passed=said.passed,
+        metrics=said.metrics,
+        identity=said.signer.identity,
+        key_id=said.signer.key_id,
+        at=said.at,
         statement=digest,
     )

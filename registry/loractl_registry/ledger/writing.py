@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
+from loractl_registry.ledger.grounds import Grounds
 from loractl_registry.ledger.pen import Pen
 from loractl_registry.policies import Decision
 from loractl_registry.records import AdapterVersion
 from loractl_registry.stages import Stage, Verb
 from loractl_registry.trust import (
-    ANY_TENANT,
     Approval,
     ApprovalStatement,
     BaseRef,
+    BreakGlass,
+    BreakGlassStatement,
     Promotion,
     PromotionStatement,
     Revocation,
@@ -34,8 +37,19 @@ class Rung:
     after: Stage
 
 
+UNJUDGED = Grounds()
+"""Of what stood before anybody was asked: everybody may use it, and nothing is known of it."""
+
+
 def sign_promotion(
-    pen: Pen, rung: Rung, policy: str, *, decision: Decision | None, approvals: tuple[str, ...], reason: str | None
+    pen: Pen,
+    rung: Rung,
+    policy: str,
+    *,
+    decision: Decision | None,
+    approvals: tuple[str, ...],
+    reason: str | None,
+    grounds: Grounds = UNJUDGED,
 ) -> str:
     """Sign that a version climbed `rung`; return the digest of the statement.
 
@@ -46,6 +60,7 @@ def sign_promotion(
         decision: What that policy said, None where nobody was asked because the version was there already.
         approvals: Digests of the approvals that counted.
         reason: Why.
+        grounds: What the decision stands on.
     """
     place = pen.place()
     end = None if decision is None or decision.expires is None else to_the_second(decision.expires)
@@ -55,9 +70,9 @@ def sign_promotion(
         from_stage=rung.before,
         to_stage=rung.after,
         base=rung.base,
-        tenants=(ANY_TENANT,),
-        data_classes=(),
-        evidence=(*approvals, *(() if decision is None else (decision.digest,))),
+        tenants=grounds.tenants,
+        data_classes=grounds.data_classes,
+        evidence=(*approvals, *grounds.evidence, *(() if decision is None else (decision.digest,))),
         expires=end,
         reason=reason,
     )
@@ -67,7 +82,7 @@ def sign_promotion(
     )
 
 
-def sign_approval(pen: Pen, rung: Rung, *, reason: str) -> str:
+def sign_approval(pen: Pen, rung: Rung, *, grounds: Grounds, reason: str) -> str:
     """Sign that the one who acts is for `rung`; return the digest of the statement."""
     place = pen.place()
     approval = Approval(
@@ -76,14 +91,35 @@ def sign_approval(pen: Pen, rung: Rung, *, reason: str) -> str:
         from_stage=rung.before,
         to_stage=rung.after,
         base=rung.base,
-        tenants=(ANY_TENANT,),
-        data_classes=(),
-        evidence=(),
+        tenants=grounds.tenants,
+        data_classes=grounds.data_classes,
+        evidence=grounds.evidence,
         expires=None,
         reason=reason,
     )
     version = rung.version
     return pen.sign(ApprovalStatement(subject=subject_of(version.ref, version.digest), predicate=approval), "approval")
+
+
+def sign_break_glass(
+    pen: Pen, rung: Rung, decision: Decision, *, grounds: Grounds, expires: datetime, reason: str
+) -> str:
+    """Sign that the glass was broken for `rung`, which may be a climb over several; return the statement's digest."""
+    place = pen.place()
+    glass = BreakGlass(
+        **place,
+        policy=decision.policy_digest,
+        from_stage=rung.before,
+        to_stage=rung.after,
+        base=rung.base,
+        tenants=grounds.tenants,
+        data_classes=grounds.data_classes,
+        evidence=(*grounds.evidence, decision.digest),
+        expires=expires,
+        reason=reason,
+    )
+    subject = subject_of(rung.version.ref, rung.version.digest)
+    return pen.sign(BreakGlassStatement(subject=subject, predicate=glass), "break-glass")
 
 
 def sign_step(pen: Pen, version: AdapterVersion, verb: Verb, before: Stage, after: Stage, *, reason: str) -> str:

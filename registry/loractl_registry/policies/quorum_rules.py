@@ -50,15 +50,17 @@ def judge_approvals(policy: Policy, path: KeyPath, rung: Rung, rule: ApprovalRul
         wanted += f", at most {age.days} days old"
     counted = len(_counting(rung, rule, request))
     denial = _too_few(counted, rule.count)
+    way_out = f"ask {any_of(rule.by)} to run: loractl approve {request.ref} --reason TEXT"
     if rule.four_eyes and not request.added_by:
         denial = "nobody knows who added it, so four eyes cannot be told"
+        way_out = "add its files again under another name, so that whoever adds them signs for it"
     return judged(
         policy,
         path,
         required=wanted,
         seen=listed(_seen(one, rung, rule, request) for one in request.approvals),
         denial=denial,
-        way_out=f"ask {any_of(rule.by)} to run: loractl approve {request.ref} --reason TEXT",
+        way_out=way_out,
         well=f"{counted} of {rule.count}",
     )
 

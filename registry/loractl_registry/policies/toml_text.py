@@ -58,7 +58,7 @@ def read_toml(data: bytes, name: str) -> TomlText:
 
 def _decoded(data: bytes, name: str) -> str:
     if len(data) > MAX_BYTES:
-        text = f"it has {len(data)} bytes, and at most {MAX_BYTES} are read"
+        text = f"it is larger than {MAX_BYTES} bytes"
         raise PolicyFileError(name, [Problem(None, text, "write shorter rules; a policy is for people to read")])
     if data.startswith(_BOM):
         raise PolicyFileError(name, [Problem(1, "it begins with a byte order mark", "save it as UTF-8 without one")])

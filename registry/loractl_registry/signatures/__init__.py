@@ -13,17 +13,20 @@ from loractl_registry.signatures.errors import (
     KeylessUnavailableError,
     SignedFilesError,
     SigningUnavailableError,
+    UnknownFileSignerError,
+    WrongSignatureKindError,
 )
 from loractl_registry.signatures.keyless import KeylessIdentity, sign_files_keyless, verify_shipped_keyless
 from loractl_registry.signatures.shipped import (
     SHIPPED_NAME,
     ShippedSignature,
+    examine_shipped,
     find_shipped,
     verify_shipped,
     verify_shipped_again,
 )
-from loractl_registry.signatures.signing import sign_files
-from loractl_registry.signatures.verifying import FileSignature, verify_files, verify_files_again
+from loractl_registry.signatures.signing import prepare_signing, sign_files, sign_manifest
+from loractl_registry.signatures.verifying import FileSignature, verify_files, verify_files_again, verify_manifest
 
 __all__ = [
     "SHIPPED_NAME",
@@ -38,12 +41,18 @@ __all__ = [
     "SignedFiles",
     "SignedFilesError",
     "SigningUnavailableError",
+    "UnknownFileSignerError",
+    "WrongSignatureKindError",
+    "examine_shipped",
     "find_shipped",
     "parse_bundle",
+    "prepare_signing",
     "sign_files",
     "sign_files_keyless",
+    "sign_manifest",
     "verify_files",
     "verify_files_again",
+    "verify_manifest",
     "verify_shipped",
     "verify_shipped_again",
     "verify_shipped_keyless",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Generator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import cast
 
 from cryptography.exceptions import InvalidSignature
@@ -13,6 +13,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import json_format  # type: ignore[import-untyped]
 from model_signing import hashing, verifying
+from model_signing import manifest as manifests
+from model_signing._hashing.hashing import Digest
 from model_signing._signing import sign_ec_key, sign_sigstore_pb
 from model_signing._signing import signing as payloads
 
@@ -57,6 +59,20 @@ def payload_of(folder: Path, manifest: Manifest) -> payloads.Payload:
         if digests.get(entry.path) != entry.digest:
             raise SignedDigestError(entry.path, entry.digest, digests.get(entry.path, "nothing"))
     return payloads.Payload(found)
+
+
+def payload_from(manifest: Manifest, name: str) -> payloads.Payload:
+    """Return what model-signing signs for a folder `name` with the files of `manifest`, which somebody has hashed."""
+    with library_errors():
+        items = [
+            manifests.FileManifestItem(
+                path=PurePosixPath(entry.path),
+                digest=Digest("sha256", bytes.fromhex(entry.digest.removeprefix("sha256:"))),
+            )
+            for entry in manifest.files
+        ]
+        how = manifests.SerializationType.from_args({"method": "files", "hash_type": "sha256", "allow_symlinks": False})
+        return payloads.Payload(manifests.Manifest(name, items, how))
 
 
 def statement_of(payload: payloads.Payload) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import stat
 from collections.abc import Iterable
@@ -12,13 +13,23 @@ from loractl_registry.adapter_names import TAKEN
 from loractl_registry.hashing import hash_file
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.records import Manifest
-from loractl_registry.signatures.bundle import MAX_BUNDLE_BYTES, Bundle, SignatureKind, SignedFiles, parse_bundle
+from loractl_registry.signatures.bundle import (
+    MAX_BUNDLE_BYTES,
+    Bundle,
+    SignatureKind,
+    SignedFiles,
+    parse_bundle,
+    parse_signed,
+)
 from loractl_registry.signatures.comparing import require_signed, sizes_in
 from loractl_registry.signatures.errors import (
+    BundleError,
     MissingSignedFileError,
     SignedDigestError,
+    UnknownFileSignerError,
     UnsignableFileError,
     UnsignedFileError,
+    WrongSignatureKindError,
 )
 from loractl_registry.signatures.verifying import FileSignature, open_signed
 from loractl_registry.trust.keys import PublicKey
@@ -83,6 +94,23 @@ def verify_shipped(
     return FileSignature(SignatureKind.KEY, key.key_id, signed.name, shipped.bundle.digest, not_taken)
 
 
+def examine_shipped(
+    folder: Path, manifest: Manifest, shipped: ShippedSignature, keys: Iterable[PublicKey]
+) -> FileSignature | None:
+    """Do what `verify_shipped` does, and return None where nobody of `keys` made it.
+
+    Then nobody can say who did; and still the files must be those that it lists.
+
+    Raises:
+        FileSignatureInvalidError, SignedFilesError, BundleError, RegistryError: As `verify_shipped` says.
+    """
+    try:
+        return verify_shipped(folder, manifest, shipped, keys)
+    except (UnknownFileSignerError, WrongSignatureKindError):
+        require_folder_signed(folder, manifest, parse_signed(_unverified(shipped.bundle)))
+        return None
+
+
 def verify_shipped_again(manifest: Manifest, bundle: bytes, keys: Iterable[PublicKey]) -> FileSignature:
     """Do what `verify_shipped` does where the author's folder is gone: the stored files are those of `manifest`.
 
@@ -127,3 +155,10 @@ def require_taken_signed(manifest: Manifest, signed: SignedFiles) -> tuple[str, 
     if missing := others & TAKEN:
         raise MissingSignedFileError(missing)
     return tuple(sorted(others))
+
+
+def _unverified(bundle: Bundle) -> bytes:
+    try:
+        return base64.b64decode(bundle.payload, validate=True)
+    except ValueError as error:
+        raise BundleError("its payload is not base64") from error

@@ -77,6 +77,21 @@ def verify_files(folder: Path, manifest: Manifest, bundle: bytes, keys: Iterable
     return FileSignature(SignatureKind.KEY, key.key_id, signed.name, opened.digest)
 
 
+def verify_manifest(manifest: Manifest, bundle: bytes, keys: Iterable[PublicKey], *, name: str) -> FileSignature:
+    """Do what `verify_files` does for a folder called `name`, without a look at it: for who has checked its files.
+
+    Raises:
+        FileSignatureError: As `verify_files` says.
+    """
+    opened = parse_bundle(bundle)
+    key, signed = open_signed(opened, keys)
+    require_signed(signed, manifest)
+    require_nothing_else(signed, manifest)
+    if signed.name != name:
+        raise RenamedFolderError(signed.name, name)
+    return FileSignature(SignatureKind.KEY, key.key_id, signed.name, opened.digest)
+
+
 def verify_files_again(folder: Path, manifest: Manifest, bundle: bytes, keys: Iterable[PublicKey]) -> FileSignature:
     """Do what `verify_files` does, and have model-signing itself hash and verify `folder`: a second implementation.
 

@@ -9,12 +9,15 @@ from typing import Annotated, TypeVar
 import rfc8785
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, StringConstraints
 
-from loractl_registry.actors import MAX_REASON_LENGTH, parse_reason
+from loractl_registry.actors import MAX_REASON_LENGTH, parse_actor, parse_reason
 from loractl_registry.errors import RegistryError
 from loractl_registry.refs import parse_name, parse_ref
 
 ANY_TENANT = "*"
 """Stands alone among tenants, for every one of them."""
+
+TENANT_PATTERN = r"(?!.*\*\*)[a-z0-9*][a-z0-9._*-]{0,62}"
+"""The name of a tenant, in which ``*`` may stand for any characters."""
 
 MAX_ITEMS = 1000
 MAX_SEQUENCE = 2**53 - 1  # the largest integer that every JSON parser keeps exact
@@ -78,6 +81,16 @@ def _reason(text: str) -> str:
     return text
 
 
+def _actor(text: str) -> str:
+    try:
+        clean = parse_actor(text)
+    except RegistryError as error:
+        raise ValueError(str(error)) from None
+    if clean != text:
+        raise ValueError("must be a name without blanks around it")
+    return text
+
+
 _Item = TypeVar("_Item", bound=str)
 
 
@@ -88,7 +101,8 @@ def _as_set(items: tuple[_Item, ...]) -> tuple[_Item, ...]:
 def _tenants(items: tuple[str, ...]) -> tuple[str, ...]:
     if items != (ANY_TENANT,):
         for item in items:
-            _name(item)
+            if item == ANY_TENANT or not re.fullmatch(TENANT_PATTERN, item, re.ASCII):
+                raise ValueError(f"{item[:80]!r} must be the name of a tenant, or a pattern of names such as acme-*")
     return items
 
 
@@ -104,6 +118,9 @@ Hexadecimal = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
 Reason = Annotated[str, StringConstraints(max_length=MAX_REASON_LENGTH), AfterValidator(_reason)]
+
+Actor = Annotated[str, AfterValidator(_actor)]
+"""Who acts, as the audit log keeps it: free text of one line."""
 
 Sequence = Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
 

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, StringConstraints, model_validator
 from loractl_registry.stages import Stage, Verb, climb, target_of
 from loractl_registry.trust.errors import TrustError
 from loractl_registry.trust.fields import (
+    Actor,
     Digest,
     Digests,
     Hexadecimal,
@@ -68,6 +69,67 @@ class OfVersion(Predicate):
     """
 
     policy: Digest
+
+
+class Addition(OfVersion):
+    """A version was added: the signer brought these bytes, and says where they come from.
+
+    Attributes:
+        added_by: The actor that the version's row names; who counts is the signer.
+        provenance: Digest of the provenance in its one form; see `provenance_digest`.
+        signatures: Digests of the signatures over its files that were kept with it.
+    """
+
+    added_by: Actor
+    provenance: Digest
+    signatures: Digests
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        return Act.ADD
+
+
+class EvidenceType(StrEnum):
+    """What a piece of evidence is: results of an evaluation, a card, a scan, a review, or a proof of effect."""
+
+    EVAL = "eval"
+    CARD = "card"
+    SCAN = "scan"
+    REVIEW = "review"
+    EFFECT = "effect"
+
+
+Kind = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+/@-]{0,99}$")]
+"""What made a piece of evidence, such as the name of a harness."""
+
+
+class Testimony(OfVersion):
+    """A piece of evidence about a version was kept; nothing moves.
+
+    Attributes:
+        evidence: Digest of its bytes.
+        kind: What made it, None if nobody said.
+        passed: Its verdict, None if it has none.
+        metrics: Digest of the numbers that were read from it, in their one form; None if there are none.
+    """
+
+    evidence: Digest
+    type: EvidenceType
+    kind: Kind | None
+    passed: bool | None
+    metrics: Digest | None
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        return Act.ADD_EVIDENCE
+
+    @model_validator(mode="after")
+    def _says_whether_it_passed(self) -> Self:
+        if self.passed is None and self.type in (EvidenceType.SCAN, EvidenceType.EFFECT):
+            raise ValueError(f"passed must be said of a {self.type}")
+        return self
 
 
 class Terms(OfVersion):
@@ -190,6 +252,39 @@ class Revocation(OfVersion):
     def act(self) -> Act:
         """What the signer needs a role for."""
         return Act.REVOKE
+
+
+class AdmissionVerb(StrEnum):
+    """A base is admitted, by the digest of its manifest, or withdrawn."""
+
+    ADMIT = "admit"
+    WITHDRAW = "withdraw"
+
+
+BaseText = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+
+
+class BaseAdmission(Predicate):
+    """A base model may be used here, or may not any more.
+
+    Attributes:
+        policy: Digest of the policy that was in force.
+        source: ``hf:OWNER/REPO@COMMIT`` or the absolute path that it came from.
+        licence: What it was admitted under, None if nobody said.
+        evidence: Digests of what it was decided on.
+    """
+
+    policy: Digest
+    verb: AdmissionVerb
+    source: BaseText
+    licence: BaseText | None
+    evidence: Digests
+    reason: Reason | None = None
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        return Act.ADMIT_BASE if self.verb is AdmissionVerb.ADMIT else Act.WITHDRAW_BASE
 
 
 class IdentityVerb(StrEnum):

@@ -18,6 +18,8 @@ class Role(StrEnum):
 class Act(StrEnum):
     """What a signature does, in the words of messages."""
 
+    ADD = "addition"
+    ADD_EVIDENCE = "evidence"
     TO_CANDIDATE = "promotion to candidate"
     TO_APPROVED = "promotion to approved"
     TO_LIVE = "promotion to live"
@@ -27,14 +29,20 @@ class Act(StrEnum):
     RETIRE = "retirement"
     REVOKE = "revocation"
     BREAK_GLASS = "break-glass"
+    ADMIT_BASE = "admission of a base"
+    WITHDRAW_BASE = "withdrawal of a base"
     CHANGE_IDENTITIES = "change of identities"
     CHECKPOINT = "checkpoint"
 
 
 _EVERYBODY = frozenset(Role)
 
+_WHO_WORKS = frozenset({Role.CONTRIBUTOR, Role.REVIEWER, Role.OPERATOR})
+
 MAY_SIGN: Mapping[Act, frozenset[Role]] = {
-    Act.TO_CANDIDATE: frozenset({Role.CONTRIBUTOR, Role.REVIEWER, Role.OPERATOR}),
+    Act.ADD: _WHO_WORKS,
+    Act.ADD_EVIDENCE: _WHO_WORKS,
+    Act.TO_CANDIDATE: _WHO_WORKS,
     # Operators run the service and do not judge adapters; where they must, break-glass says so loudly.
     Act.TO_APPROVED: frozenset({Role.REVIEWER}),
     Act.TO_LIVE: frozenset({Role.OPERATOR}),
@@ -44,6 +52,8 @@ MAY_SIGN: Mapping[Act, frozenset[Role]] = {
     Act.RETIRE: frozenset({Role.REVIEWER, Role.OPERATOR}),
     Act.REVOKE: frozenset({Role.REVIEWER, Role.OPERATOR}),
     Act.BREAK_GLASS: frozenset({Role.OPERATOR}),
+    Act.ADMIT_BASE: frozenset({Role.OPERATOR}),
+    Act.WITHDRAW_BASE: frozenset({Role.OPERATOR}),
     Act.CHANGE_IDENTITIES: frozenset({Role.OPERATOR}),
     # Whoever moves the head writes it down outside; an auditor does nothing else.
     Act.CHECKPOINT: _EVERYBODY,

@@ -19,12 +19,15 @@ from loractl_registry.trust.errors import PredicateTypeError, StatementError, Wr
 from loractl_registry.trust.fields import Hexadecimal, Name, Strict, VersionName, canonical_bytes
 from loractl_registry.trust.keys import Signing
 from loractl_registry.trust.predicates import (
+    Addition,
     Approval,
+    BaseAdmission,
     BreakGlass,
     IdentityChange,
     Promotion,
     Revocation,
     StepDown,
+    Testimony,
     require_key,
 )
 
@@ -35,11 +38,14 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 class PredicateType(StrEnum):
     """What kind of predicate a statement has."""
 
+    ADDITION = "https://loractl.dev/attestation/addition/v1"
+    EVIDENCE = "https://loractl.dev/attestation/evidence/v1"
     PROMOTION = "https://loractl.dev/attestation/promotion/v1"
     APPROVAL = "https://loractl.dev/attestation/approval/v1"
     BREAK_GLASS = "https://loractl.dev/attestation/break-glass/v1"
     STEP_DOWN = "https://loractl.dev/attestation/step-down/v1"
     REVOCATION = "https://loractl.dev/attestation/revocation/v1"
+    BASE = "https://loractl.dev/attestation/base/v1"
     IDENTITY = "https://loractl.dev/attestation/identity/v1"
 
 
@@ -63,6 +69,13 @@ class IdentitySubject(Strict):
     digest: DigestSet
 
 
+class BaseSubject(Strict):
+    """A base: its name and the digest of its manifest."""
+
+    name: Name
+    digest: DigestSet
+
+
 class _Statement(Strict):
     type_: Literal["https://in-toto.io/Statement/v1"] = Field(default=STATEMENT_TYPE, alias="_type")
 
@@ -80,6 +93,20 @@ class _VersionStatement(_Statement):
     def content_digest(self) -> str:
         """Digest of the content of that version, ``sha256:hex``."""
         return f"sha256:{self.subject[0].digest.sha256}"
+
+
+class AdditionStatement(_VersionStatement):
+    """A version was added."""
+
+    predicate_type: Literal[PredicateType.ADDITION] = Field(default=PredicateType.ADDITION, alias="predicateType")
+    predicate: Addition
+
+
+class EvidenceStatement(_VersionStatement):
+    """A piece of evidence about a version was kept."""
+
+    predicate_type: Literal[PredicateType.EVIDENCE] = Field(default=PredicateType.EVIDENCE, alias="predicateType")
+    predicate: Testimony
 
 
 class PromotionStatement(_VersionStatement):
@@ -117,6 +144,24 @@ class RevocationStatement(_VersionStatement):
     predicate: Revocation
 
 
+class BaseStatement(_Statement):
+    """A base was admitted or withdrawn."""
+
+    predicate_type: Literal[PredicateType.BASE] = Field(default=PredicateType.BASE, alias="predicateType")
+    subject: tuple[BaseSubject]
+    predicate: BaseAdmission
+
+    @property
+    def base(self) -> str:
+        """Name of the base."""
+        return self.subject[0].name
+
+    @property
+    def manifest_digest(self) -> str:
+        """Digest of its manifest, ``sha256:hex``."""
+        return f"sha256:{self.subject[0].digest.sha256}"
+
+
 class IdentityStatement(_Statement):
     """The key of an identity was created, trusted or revoked."""
 
@@ -145,11 +190,14 @@ class IdentityStatement(_Statement):
 
 
 Statement = (
-    PromotionStatement
+    AdditionStatement
+    | EvidenceStatement
+    | PromotionStatement
     | ApprovalStatement
     | BreakGlassStatement
     | StepDownStatement
     | RevocationStatement
+    | BaseStatement
     | IdentityStatement
 )
 
@@ -159,6 +207,11 @@ _ANY: TypeAdapter[Statement] = TypeAdapter(Annotated[Statement, Field(discrimina
 def subject_of(ref: VersionRef, digest: str) -> tuple[VersionSubject]:
     """Return the subject of a statement about `ref`, whose content has `digest` as ``sha256:hex``."""
     return (VersionSubject(name=str(ref), digest=DigestSet(sha256=digest.removeprefix("sha256:"))),)
+
+
+def base_subject(name: str, digest: str) -> tuple[BaseSubject]:
+    """Return the subject of a statement about the base `name`, whose manifest has `digest` as ``sha256:hex``."""
+    return (BaseSubject(name=name, digest=DigestSet(sha256=digest.removeprefix("sha256:"))),)
 
 
 def identity_subject(name: str, key_id: str) -> tuple[IdentitySubject]:

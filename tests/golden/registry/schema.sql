@@ -10,6 +10,9 @@ CREATE INDEX audit_by_subject ON audit (subject, sequence);
 -- index base_name_is_unique
 CREATE UNIQUE INDEX base_name_is_unique ON base (name) WHERE removed_at IS NULL;
 
+-- index evidence_by_subject
+CREATE INDEX evidence_by_subject ON evidence (subject);
+
 -- index statement_by_subject
 CREATE INDEX statement_by_subject ON statement (subject, sequence);
 
@@ -85,6 +88,33 @@ CREATE TABLE content (
     manifest TEXT NOT NULL CHECK (json_valid(manifest)),
     facts TEXT NOT NULL CHECK (json_valid(facts)),
     collected_at TEXT CHECK (collected_at GLOB '????-??-??T??:??:??.??????Z')
+) STRICT, WITHOUT ROWID;
+
+-- table evidence
+CREATE TABLE evidence (
+    statement TEXT NOT NULL PRIMARY KEY REFERENCES statement (digest),
+    subject TEXT NOT NULL CHECK (length(subject) > 0),
+    digest TEXT NOT NULL REFERENCES evidence_body (digest),
+    metrics TEXT NOT NULL CHECK (json_valid(metrics))
+) STRICT;
+
+-- table evidence_body
+CREATE TABLE evidence_body (
+    digest TEXT NOT NULL PRIMARY KEY
+        CHECK (length(digest) = 71 AND digest GLOB 'sha256:*' AND substr(digest, 8) NOT GLOB '*[^0-9a-f]*'),
+    body BLOB NOT NULL
+) STRICT;
+
+-- table file_signature
+CREATE TABLE file_signature (
+    content TEXT NOT NULL REFERENCES content (digest),
+    digest TEXT NOT NULL
+        CHECK (length(digest) = 71 AND digest GLOB 'sha256:*' AND substr(digest, 8) NOT GLOB '*[^0-9a-f]*'),
+    kind TEXT NOT NULL CHECK (kind IN ('key', 'keyless', 'shipped')),
+    signer TEXT NOT NULL CHECK (length(signer) > 0),
+    bundle TEXT NOT NULL CHECK (length(bundle) BETWEEN 1 AND 524288),
+    at TEXT NOT NULL CHECK (at GLOB '????-??-??T??:??:??.??????Z'),
+    PRIMARY KEY (content, digest)
 ) STRICT, WITHOUT ROWID;
 
 -- table migration
@@ -199,6 +229,45 @@ BEGIN SELECT RAISE (ABORT, 'a content is immutable'); END;
 -- trigger content_refuses_delete
 CREATE TRIGGER content_refuses_delete BEFORE DELETE ON content
 BEGIN SELECT RAISE (ABORT, 'a content is never deleted'); END;
+
+-- trigger evidence_body_refuses_delete
+CREATE TRIGGER evidence_body_refuses_delete BEFORE DELETE ON evidence_body
+BEGIN SELECT RAISE (ABORT, 'evidence is append-only'); END;
+
+-- trigger evidence_body_refuses_replace
+CREATE TRIGGER evidence_body_refuses_replace BEFORE INSERT ON evidence_body
+WHEN EXISTS (SELECT 1 FROM evidence_body WHERE digest = NEW.digest)
+BEGIN SELECT RAISE (ABORT, 'evidence is append-only'); END;
+
+-- trigger evidence_body_refuses_update
+CREATE TRIGGER evidence_body_refuses_update BEFORE UPDATE ON evidence_body
+BEGIN SELECT RAISE (ABORT, 'evidence is append-only'); END;
+
+-- trigger evidence_refuses_delete
+CREATE TRIGGER evidence_refuses_delete BEFORE DELETE ON evidence
+BEGIN SELECT RAISE (ABORT, 'evidence is append-only'); END;
+
+-- trigger evidence_refuses_replace
+CREATE TRIGGER evidence_refuses_replace BEFORE INSERT ON evidence
+WHEN EXISTS (SELECT 1 FROM evidence WHERE statement = NEW.statement)
+BEGIN SELECT RAISE (ABORT, 'evidence is append-only'); END;
+
+-- trigger evidence_refuses_update
+CREATE TRIGGER evidence_refuses_update BEFORE UPDATE ON evidence
+BEGIN SELECT RAISE (ABORT, 'evidence is append-only'); END;
+
+-- trigger file_signature_refuses_delete
+CREATE TRIGGER file_signature_refuses_delete BEFORE DELETE ON file_signature
+BEGIN SELECT RAISE (ABORT, 'signatures are append-only'); END;
+
+-- trigger file_signature_refuses_replace
+CREATE TRIGGER file_signature_refuses_replace BEFORE INSERT ON file_signature
+WHEN EXISTS (SELECT 1 FROM file_signature WHERE content = NEW.content AND digest = NEW.digest)
+BEGIN SELECT RAISE (ABORT, 'signatures are append-only'); END;
+
+-- trigger file_signature_refuses_update
+CREATE TRIGGER file_signature_refuses_update BEFORE UPDATE ON file_signature
+BEGIN SELECT RAISE (ABORT, 'signatures are append-only'); END;
 
 -- trigger removed_tenant_is_immutable
 CREATE TRIGGER removed_tenant_is_immutable BEFORE UPDATE ON tenant

@@ -104,7 +104,7 @@ def test_critical_and_reachable_refuses_with_a_way_out():
 
     assert caught.value.ids == ("CVE-1", "CVE-2")
     assert "upgrade to 0.22.0" in caught.value.hint
-    assert "--accept-advisory CVE-1" in caught.value.hint
+    assert "--override-advisory CVE-1" in caught.value.hint
 
 
 def test_an_override_with_a_reason_is_returned_for_the_audit():

@@ -124,7 +124,7 @@ def test_missing_key_is_named(key):
         pytest.param(b"\xff", "not UTF-8", id="binary"),
         pytest.param(b'{"r": 1, "r": 2}', "the key 'r' twice", id="duplicate"),
         pytest.param(b'{"lora_alpha": Infinity}', "Infinity", id="infinity"),
-        pytest.param(b'{"r": 1e400}', "it has no", id="float-overflow"),
+        pytest.param(b'{"r": 1e400}', "1e400, which is too large", id="float-overflow"),
         pytest.param(b" " * (2**20 + 1), "larger than", id="huge"),
     ],
 )

@@ -7,7 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from support.tampering import (
     UNREVOKE,
     WIPE,
     copied,
+    made_older,
     restored,
     run_sql,
 )
@@ -277,6 +278,7 @@ async def test_home_in_which_nothing_was_signed_lets_no_adapter_answer(
     shop.registry.add("bot", str(write_adapter(tmp_path / "1", seed=1)), actor="ada")
     base = "base_id = (SELECT id FROM base)"
     run_sql(tmp_path / "home", f"UPDATE version SET stage = 'live', {base}")
+    made_older(tmp_path / "home")
     async with lifespan(shop.gateway):
         refused = await shop.client.ask("bot")
         shop.registry.identities.create("ada", actor="ada")
@@ -288,7 +290,6 @@ async def test_home_in_which_nothing_was_signed_lets_no_adapter_answer(
 
 async def test_approval_that_expires_takes_the_name_away_without_a_commit(shop: Shop, tmp_path: Path) -> None:
     home = tmp_path / "home"
-    shop.registry.identities.create("ada", actor="ada")
     (home / "policy.toml").write_text(EXPIRING)
     shop.live("bot", write_adapter(tmp_path / "1", seed=1))
     watch = RegistryWatch(lambda: Registry.open(home, clock=lambda: now), home / "registry.db", "base", lambda: now)
@@ -305,3 +306,26 @@ async def test_approval_that_expires_takes_the_name_away_without_a_commit(shop: 
     assert same.snapshot is None
     assert last is not None
     assert (last.versions, len(last.refused)) == ((), 1)
+
+
+async def test_broken_glass_is_over_by_itself_while_serving(tmp_path: Path) -> None:
+    home, now = tmp_path / "home", datetime.now(UTC)
+    (tmp_path / "home").mkdir(mode=0o700)
+    with Registry.open(home, clock=lambda: now) as registry:
+        registry.add_base("base", str(write_base(tmp_path / "base")), actor="ada")
+        (home / "policy.toml").write_text(f'{EXPIRING}[adapter.break_glass]\nby = ["anyone"]\nhours = 1\n')
+        registry.add("bot", str(write_adapter(tmp_path / "1", seed=1)), actor="ada")
+        registry.break_glass(Ref("bot", 1), actor="ada", reason="night", to=Stage.LIVE)
+        engine = FakeEngine()
+        served = ServedRegistry(
+            lambda: Registry.open(home, clock=lambda: now), home / "registry.db", "base", "serve", lambda: now
+        )
+        reconciler = Reconciler(engine=engine, registry=served, refusal_of=lambda _: None, verify=lambda _: None)
+        gateway = Gateway(FakeServer(engine), reconciler=reconciler)
+        async with lifespan(gateway):
+            before = await Client(gateway).ask("bot")
+            now += timedelta(hours=1)
+            await until(lambda: reconciler.table.resolve("bot") is None and not engine.admitted())
+            after = await Client(gateway).ask("bot@1")
+
+    assert (before.status, after.status) == (200, 404)

@@ -16,7 +16,7 @@ SOURCES = sorted(path for package in ("loractl", "kernels", "registry") for path
 MODULE_LINES = 400
 KERNEL_MODULE_LINES = 600
 FUNCTION_LINES = 60
-GENERATED = ROOT / "loractl/cli/grammar.py"  # as long as there are commands, and nobody reads it
+GENERATED = {ROOT / "loractl/cli/grammar.py"}  # data that nobody reads
 FORBIDDEN_NAMES = {"utils.py", "helpers.py", "manager.py", "common.py", "misc.py"}
 
 
@@ -30,7 +30,7 @@ def test_module_is_small_and_says_what_it_is(path):
     text = path.read_text()
     limit = KERNEL_MODULE_LINES if "_triton" in path.parts else MODULE_LINES
 
-    assert len(text.splitlines()) <= limit or path == GENERATED
+    assert len(text.splitlines()) <= limit or path in GENERATED
     assert path.name not in FORBIDDEN_NAMES
     assert ast.get_docstring(ast.parse(text)), "a module begins with one sentence"
 

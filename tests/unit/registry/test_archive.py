@@ -57,6 +57,15 @@ def test_archive_is_a_tar_that_begins_with_its_manifest(archive, registry):
     assert manifest["format_version"] == 1
 
 
+def test_archive_without_terms_of_data_is_what_an_older_loractl_wrote(archive):
+    with tarfile.open(archive) as tar:
+        manifest = json.load(tar.extractfile("manifest.json"))
+
+    assert {key for version in manifest["versions"] for key in version["provenance"]} == {
+        *("source", "commit", "author", "licence", "datasets", "code_commit", "note", "extra")
+    }
+
+
 def test_same_refs_give_the_same_bytes(archive, registry, tmp_path):
     report = registry.export([TWO, Ref("other", 1), ONE, ONE], tmp_path / "again.tar")
 
@@ -185,6 +194,11 @@ MANIFESTS = {
     "version twice": lambda held: held["versions"].append(held["versions"][0]),
     "same bytes twice": lambda held: held["versions"].append(held["versions"][0] | {"number": 9}),
     "revoked": lambda held: held["versions"][0].update(stage="revoked"),
+    "terms where there are none": lambda held: held["versions"][0]["provenance"].update(dataset_terms=[]),
+    "odd terms": lambda held: held["versions"][0]["provenance"].update(dataset_terms=[{"name": "x", "price": 1}]),
+    "odd class": lambda held: held["versions"][0]["provenance"].update(
+        dataset_terms=[{"name": "x", "licence": None, "data_class": "Top Secret"}]
+    ),
     "odd provenance": lambda held: held["versions"][0]["provenance"].update(shell="rm"),
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from support import registry_worker
 from support.registry import assert_consistent, write_adapter, write_base
+from support.tampering import made_older
 
 from loractl_registry import Ref, Registry, Stage
 from loractl_registry._faults import FAULT_VARIABLE
@@ -33,8 +34,14 @@ def start(home, adapters, verb, *words, fault=None):
 
 
 def prepare(home, adapters, verb):
+    write_base(adapters / "base")
     with Registry.open(home) as registry:
-        registry.add_base("tiny-moe", str(write_base(adapters / "base")), actor="ada")
+        if verb == "admit":
+            return registry.history()
+        registry.add_base("tiny-moe", str(adapters / "base"), actor="ada")
+        if verb == "first":
+            made_older(home)
+            return registry.history()
         registry.add("bot", str(adapters / "0"), actor="ada")
         if verb == "import":
             registry.add("bot", str(adapters / "1"), actor="ada")
@@ -61,8 +68,14 @@ POINTS = [
     ("add", "add.before_commit", False),
     ("add", "add.after_commit", True),
     ("promote", "promote.before_commit", False),
-    ("promote", "sign.before_root", False),
-    ("promote", "sign.after_root", False),
+    ("admit", "sign.before_root", False),
+    ("admit", "sign.after_root", False),
+    ("admit", "sign.after_commit", True),
+    ("add", "sign.after_commit", True),
+    ("first", "sign.before_root", False),
+    ("first", "sign.after_root", False),
+    ("first", "add.before_commit", False),
+    ("first", "sign.after_commit", True),
     ("promote", "sign.after_commit", True),
     ("revoke", "lifecycle.before_commit", False),
     ("revoke", "sign.after_commit", True),
@@ -76,7 +89,6 @@ POINTS = [
 def test_kill_leaves_all_or_nothing(tmp_path, adapters, verb, point, is_done):
     home = tmp_path / "home"
     before = prepare(home, adapters, verb)
-
     killed = start(home, adapters, verb, fault=point)
     out, err = killed.communicate(timeout=60)
 
@@ -159,6 +171,20 @@ def test_processes_at_once_leave_one_story(tmp_path, adapters):
         acknowledged = {line.split()[1] for out, _ in told for line in out.splitlines() if line.startswith("added ")}
         assert acknowledged <= refs
         assert registry.fsck(repair=False, actor="ada").findings == ()
+
+
+def test_first_additions_by_many_processes_at_once_make_one_identity(tmp_path, adapters):
+    home = tmp_path / "home"
+    prepare(home, adapters, "first")
+
+    workers = [start(home, adapters, "first", name) for name in ("one", "two", "three")]
+    told = [worker.communicate(timeout=60) for worker in workers]
+
+    assert [worker.returncode for worker in workers] == [0, 0, 0], told
+    with Registry.open(home) as registry:
+        assert [one.name for one in registry.identities.select()] == ["worker"]
+        assert registry.identities.verify().problems == ()
+        assert_consistent(registry)
 
 
 def test_first_opening_by_many_processes_at_once_works(tmp_path, adapters):

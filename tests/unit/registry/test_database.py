@@ -337,6 +337,18 @@ def test_failed_migration_leaves_an_empty_database(path, monkeypatch):
         assert check_schema(connection) == ()
 
 
+def test_database_of_an_older_loractl_gets_the_new_tables_and_keeps_what_it_has(path):
+    with sqlite3.connect(path, isolation_level=None) as connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        apply_migrations(connection, known_migrations()[:2], NOW)
+        put_statement(connection)
+    connection.close()
+
+    with Database.open(path, clock=utc_now, busy_timeout_s=0.05) as database, database.reading() as connection:
+        assert check_schema(connection) == ()
+        assert statements.count(connection) == 1
+
+
 def test_audit_log_of_an_older_loractl_is_chained_and_numbered_on(path):
     with sqlite3.connect(path, isolation_level=None) as connection:
         apply_migrations(connection, known_migrations()[:1], NOW)

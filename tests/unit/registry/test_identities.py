@@ -1,7 +1,8 @@
 """Who signs, who is trusted, and with what roles."""
 
 import pytest
-from support.tampering import run_sql
+from support.registry import write_adapter, write_base
+from support.tampering import made_older, run_sql
 
 from loractl_registry import Ref, Registry, Stage
 from loractl_registry.errors import DeniedError, NotFoundError, UsageError
@@ -55,10 +56,8 @@ def enrolled(registry, home, clock):
     ("actor", "name"),
     [("ada", "ada"), ("Ada Lovelace", "ada-lovelace"), ("uid-1000", "uid-1000"), ("ø", "owner"), ("x" * 90, "x" * 63)],
 )
-def test_first_identity_is_named_after_the_actor(registry, add, actor, name):
-    add()
-
-    registry.promote(BOT, actor=actor)
+def test_first_identity_is_named_after_the_actor(registry, tmp_path, actor, name):
+    registry.add_base("tiny-moe", str(write_base(tmp_path / "base")), actor=actor)
 
     (found,) = registry.identities.select()
     assert (found.name, found.is_trusted, found.is_here) == (name, True, True)
@@ -67,11 +66,14 @@ def test_first_identity_is_named_after_the_actor(registry, add, actor, name):
     assert (event.action, event.actor, event.detail["key_id"]) == ("identity.create", actor, found.key_id)
 
 
-def test_refused_change_makes_no_identity(registry, add):
+def test_refused_change_makes_no_identity(registry, add, home):
     add()
+    made_older(home)
 
     with pytest.raises(NotFoundError):
         registry.promote(Ref("bot", 9), actor="ada")
+    with pytest.raises(NotFoundError):
+        registry.remove_base("nothing", actor="ada")
     with pytest.raises(StageError):
         registry.demote(BOT, actor="ada", reason="x")
 
@@ -80,6 +82,7 @@ def test_refused_change_makes_no_identity(registry, add):
 
 def test_home_with_a_policy_of_its_own_asks_for_an_identity(registry, add, home):
     add()
+    made_older(home)
     (home / "policy.toml").write_text(REVIEWED)
 
     with pytest.raises(NoIdentityError) as caught:
@@ -89,46 +92,52 @@ def test_home_with_a_policy_of_its_own_asks_for_an_identity(registry, add, home)
 
 
 def test_several_private_keys_need_a_choice(registry, enrolled, add, home, clock):
-    enrolled("grace", "reviewer")
     add()
+    enrolled("grace", "reviewer")
 
     with pytest.raises(AmbiguousIdentityError, match="ada, grace"):
         registry.promote(BOT, actor="ada")
+    with pytest.raises(AmbiguousIdentityError, match="ada, grace"):
+        add("other", 1)
     with Registry.open(home, clock=clock, identity="nobody") as lost, pytest.raises(NoSuchIdentityError):
         lost.promote(BOT, actor="ada")
 
 
 def test_key_that_is_not_trusted_signs_nothing(enrolled, add):
-    stranger = enrolled("eve")
     add()
+    stranger = enrolled("eve")
 
     with pytest.raises(UntrustedIdentityError, match="is not trusted here"):
         stranger.promote(BOT, actor="eve")
 
 
 def test_home_without_its_private_key_signs_nothing(registry, add, home):
-    registry.identities.create("ada", actor="ada")
-    (home / "keys/ada.pem").unlink()
     add()
+    (home / "keys/ada.pem").unlink()
 
     with pytest.raises(NoIdentityError):
         registry.promote(BOT, actor="ada")
+    with pytest.raises(NoIdentityError):
+        add("other", 1)
 
 
-def test_role_that_may_not_sign_a_rung_changes_nothing(enrolled, registry, add):
-    auditor = enrolled("olga", "auditor")
+def test_role_that_may_not_sign_changes_nothing(enrolled, registry, add, tmp_path):
     add()
+    auditor = enrolled("olga", "auditor")
     before = registry.history()
 
     with pytest.raises(RoleError, match="olga is auditor"):
         auditor.promote(BOT, actor="olga")
+    with pytest.raises(RoleError, match="olga is auditor"):
+        auditor.add("other", str(write_adapter(tmp_path / "other", seed=1)), actor="olga")
 
     assert registry.history() == before
+    assert registry.fsck(repair=False, actor="ada").findings == ()
 
 
 def test_revoked_identity_signs_nothing_more_and_what_it_signed_stays(enrolled, registry, add, home, clock):
-    grace = enrolled("grace", "reviewer", "operator")
     add()
+    grace = enrolled("grace", "reviewer", "operator")
     grace.promote(BOT, actor="grace", to=Stage.LIVE)
 
     with Registry.open(home, clock=clock, identity="ada") as first:
@@ -169,20 +178,23 @@ def test_identity_is_created_once(registry, enrolled):
         registry.identities.named("nobody")
 
 
-def test_key_with_a_passphrase_asks_for_it(home, clock, registry, add):
+def test_key_with_a_passphrase_asks_for_it(home, clock, registry, base, tmp_path):
+    made_older(home)
     registry.identities.create("ada", actor="ada", passphrase=lambda: "correct horse")
-    add()
+    folder = str(write_adapter(tmp_path / "adapter"))
 
     with pytest.raises(PassphraseNeededError, match=r"ada\.pem"):
-        registry.promote(BOT, actor="ada")
+        registry.add("bot", folder, actor="ada")
     with Registry.open(home, clock=clock, passphrase=lambda: "correct horse") as opened:
+        opened.add("bot", folder, actor="ada")
         assert opened.promote(BOT, actor="ada").entered == (Stage.CANDIDATE,)
 
 
 def test_key_pair_that_was_half_written_does_not_stand_in_the_way(registry, home, add):
+    add()
+    made_older(home)
     (home / "keys").mkdir()
     (home / "keys/ada.pem.pub").write_text("half")
-    add()
 
     assert registry.promote(BOT, actor="ada").entered == (Stage.CANDIDATE,)
 
@@ -190,8 +202,8 @@ def test_key_pair_that_was_half_written_does_not_stand_in_the_way(registry, home
 @pytest.fixture
 def team(registry, enrolled, add, home):
     """A candidate that ada added, under a policy that asks for another reviewer."""
-    rita = enrolled("rita", "reviewer")
     add()
+    rita = enrolled("rita", "reviewer")
     (home / "policy.toml").write_text(REVIEWED)
     rita.promote(BOT, actor="rita")
     return rita

@@ -7,12 +7,19 @@ import pytest
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage, Verb
 from loractl_registry.trust import (
+    Addition,
+    AdditionStatement,
+    AdmissionVerb,
     Approval,
     ApprovalStatement,
+    BaseAdmission,
     BaseRef,
+    BaseStatement,
     BreakGlass,
     BreakGlassStatement,
     Checkpoint,
+    EvidenceStatement,
+    EvidenceType,
     IdentityChange,
     IdentityStatement,
     IdentityVerb,
@@ -24,6 +31,8 @@ from loractl_registry.trust import (
     Signer,
     StepDown,
     StepDownStatement,
+    Testimony,
+    base_subject,
     create_key,
     home_id,
     identity_subject,
@@ -114,6 +123,15 @@ class Home:
     def approval(self, *, by="ada", **changes):
         return ApprovalStatement(subject=subject(), predicate=Approval(**self.terms(by, **changes)))
 
+    def addition(self, *, by="ada", **changes):
+        said = {"added_by": "Ada", "provenance": POLICY, "signatures": (), **changes}
+        return AdditionStatement(subject=subject(), predicate=Addition(policy=POLICY, **self.common(by), **said))
+
+    def testimony(self, *, by="ada", **changes):
+        said = {"evidence": POLICY, "type": EvidenceType.EVAL, "kind": "lm-eval", "passed": None, "metrics": POLICY}
+        terms = {**self.common(by), **said, **changes}
+        return EvidenceStatement(subject=subject(), predicate=Testimony(policy=POLICY, **terms))
+
     def break_glass(self, *, by="ada", **changes):
         expires = self.now + timedelta(hours=4)
         terms = self.terms(by, **{"expires": expires, "reason": "the night shift is down", **changes})
@@ -122,6 +140,11 @@ class Home:
     def step_down(self, *, by="ada", **changes):
         said = {"verb": Verb.DEMOTE, "from_stage": Stage.LIVE, "to_stage": Stage.APPROVED, "reason": "slow", **changes}
         return StepDownStatement(subject=subject(), predicate=StepDown(policy=POLICY, **self.common(by), **said))
+
+    def base(self, *, by="ada", name="tiny-moe", digest=BASE, **changes):
+        said = {"verb": AdmissionVerb.ADMIT, "source": "hf:o/tiny-moe@1", "licence": "mit", "evidence": (), **changes}
+        predicate = BaseAdmission(policy=POLICY, **self.common(by), **said)
+        return BaseStatement(subject=base_subject(name, digest), predicate=predicate)
 
     def revocation(self, *, by="ada", **changes):
         said = self.common(by, **{"from_stage": Stage.LIVE, "reason": "leaks a name", **changes})

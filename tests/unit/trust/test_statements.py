@@ -13,7 +13,9 @@ from loractl_registry.stages import Stage, Verb, climb
 from loractl_registry.trust import (
     MAY_SIGN,
     Act,
+    AdmissionVerb,
     BaseRef,
+    EvidenceType,
     IdentityVerb,
     Role,
     Signer,
@@ -461,6 +463,8 @@ def test_revoked_key_that_backdates_is_found_by_the_chain(home):
 
 
 STATEMENTS = {
+    Act.ADD: ("addition", {}),
+    Act.ADD_EVIDENCE: ("testimony", {}),
     Act.TO_CANDIDATE: ("promotion", {"from_stage": Stage.DRAFT, "to_stage": Stage.CANDIDATE}),
     Act.TO_APPROVED: ("promotion", {}),
     Act.TO_LIVE: ("promotion", {"from_stage": Stage.APPROVED, "to_stage": Stage.LIVE}),
@@ -470,6 +474,8 @@ STATEMENTS = {
     Act.RETIRE: ("step_down", {"verb": Verb.RETIRE, "from_stage": Stage.LIVE, "to_stage": Stage.RETIRED}),
     Act.REVOKE: ("revocation", {}),
     Act.BREAK_GLASS: ("break_glass", {}),
+    Act.ADMIT_BASE: ("base", {}),
+    Act.WITHDRAW_BASE: ("base", {"verb": AdmissionVerb.WITHDRAW}),
 }
 
 
@@ -482,8 +488,40 @@ def test_role_allows_what_the_table_says(team, act, role):
     if role in MAY_SIGN[act]:
         believe(team, envelope)
     else:
-        with pytest.raises(RoleError, match=f"{act} of bot@3.* and the-{role} is {role}"):
+        with pytest.raises(RoleError, match=f"{act} of (bot@3|tiny-moe).* and the-{role} is {role}"):
             believe(team, envelope)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"added_by": " ada"}, id="blanks-around-the-actor"),
+        pytest.param({"added_by": "a\nb"}, id="two-lines"),
+        pytest.param({"added_by": ""}, id="nobody"),
+        pytest.param({"provenance": "sha256:1"}, id="no-digest"),
+        pytest.param({"signatures": ("x",)}, id="no-digest-of-a-signature"),
+    ],
+)
+def test_addition_says_who_and_what(home, changes):
+    with pytest.raises(ValidationError):
+        home.addition(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"type": EvidenceType.SCAN, "passed": None}, id="scan-without-a-verdict"),
+        pytest.param({"type": EvidenceType.EFFECT, "passed": None}, id="effect-without-a-verdict"),
+        pytest.param({"type": "rumour"}, id="unknown-type"),
+        pytest.param({"kind": "two\nlines"}, id="kind-of-two-lines"),
+        pytest.param({"kind": "x" * 101}, id="long-kind"),
+        pytest.param({"metrics": "none"}, id="no-digest"),
+        pytest.param({"passed": 1}, id="passed-is-a-number"),
+    ],
+)
+def test_testimony_says_what_was_found(home, changes):
+    with pytest.raises(ValidationError):
+        home.testimony(**changes)
 
 
 def test_every_act_is_in_the_table():

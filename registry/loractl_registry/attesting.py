@@ -1,0 +1,39 @@
+"""The part of an open registry that is about what people have signed: identities, evidence, signatures of files."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from loractl_registry._context import Context
+from loractl_registry.refs import Ref, VersionRef
+
+if TYPE_CHECKING:
+    from loractl_registry.attestations import FileSignatureRecord
+    from loractl_registry.evidence import EvidenceShelf
+    from loractl_registry.identities import Identities
+
+
+class Attested:
+    """What `Registry` offers beside its verbs. Imported when it is asked for, because it imports cryptography."""
+
+    _context: Context
+
+    @property
+    def identities(self) -> Identities:
+        """Who may sign here, and the checkpoint of what was signed."""
+        from loractl_registry.identities import Identities
+
+        return Identities(self._context)
+
+    @property
+    def evidence(self) -> EvidenceShelf:
+        """What was found out about versions: evaluations, cards, scans, reviews and proofs of effect."""
+        from loractl_registry.evidence import EvidenceShelf
+
+        return EvidenceShelf(self._context)
+
+    def file_signatures(self, ref: Ref | VersionRef) -> tuple[FileSignatureRecord, ...]:
+        """Return the signatures over the files of `ref` that it was added with, each verified again."""
+        from loractl_registry.ledger.file_signatures import signatures_of
+
+        return signatures_of(self._context, ref)

@@ -1,0 +1,79 @@
+"""What is kept and signed when a version is added: signatures over its files, and who brought it from where."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from loractl_registry._context import Context
+from loractl_registry._store import file_signatures
+from loractl_registry._store.file_signatures import StoredSignature
+from loractl_registry.ledger.chains import checked_chain, read_checkpoint
+from loractl_registry.ledger.file_signatures import KEY, SHIPPED
+from loractl_registry.ledger.pen import Pen
+from loractl_registry.provenance import provenance_digest
+from loractl_registry.records import Manifest, Provenance
+from loractl_registry.refs import VersionRef
+from loractl_registry.signatures import examine_shipped, find_shipped, parse_bundle, sign_manifest
+from loractl_registry.trust import Addition, AdditionStatement, subject_of
+
+
+@dataclass(frozen=True, slots=True)
+class Shipped:
+    """A signature that came with the files, which it is over; `signer` is nobody here if `is_known` is false."""
+
+    bundle: bytes
+    digest: str
+    signer: str
+    is_known: bool
+
+
+def shipped_with(context: Context, folder: Path, manifest: Manifest) -> Shipped | None:
+    """Return the signature that lies beside the files in `folder`, None if there is none.
+
+    Raises:
+        FileSignatureError: It is malformed, does not verify, or is over other files than those in `folder`.
+        TrustError: The chain is not what was signed, so nobody knows whose keys are trusted.
+    """
+    found = find_shipped(folder)
+    if found is None:
+        return None
+    seen = read_checkpoint(context)
+    with context.database.reading() as connection:
+        chain = checked_chain(context, connection, seen)
+    keys = () if chain is None else tuple(key for key in chain.trust.keys if chain.trust.active(key.key_id) is not None)
+    signed = examine_shipped(folder, manifest, found, keys)
+    bundle = found.bundle
+    signer = signed.signer if signed is not None else bundle.hint or f"by {bundle.kind}"
+    return Shipped(bundle.data, bundle.digest, signer, signed is not None)
+
+
+def sign_addition(
+    pen: Pen, ref: VersionRef, manifest: Manifest, provenance: Provenance, shipped: Sequence[Shipped]
+) -> tuple[str, ...]:
+    """Sign the files of a version and that it was added; return the digest of the statement and of each signature.
+
+    The content must be in its table, and nothing may have been said of `ref` before.
+
+    Raises:
+        TrustError: The one who acts may not add.
+        SigningUnavailableError: The library that signs files is not installed.
+    """
+    place, key = pen.place(), pen.acting.key
+    assert key is not None  # noqa: S101  # `place` made it
+    own = parse_bundle(sign_manifest(manifest, key, name=pen.context.path_of(manifest.digest).name))
+    kept = [StoredSignature(manifest.digest, own.digest, KEY, key.public.key_id, own.data, pen.at)]
+    kept += [StoredSignature(manifest.digest, one.digest, SHIPPED, one.signer, one.bundle, pen.at) for one in shipped]
+    for one in kept:
+        file_signatures.append(pen.connection, one)
+    digests = tuple(one.digest for one in kept)
+    addition = Addition(
+        **place,
+        policy=pen.policy.digest,
+        added_by=pen.actor,
+        provenance=provenance_digest(provenance),
+        signatures=digests,
+    )
+    statement = AdditionStatement(subject=subject_of(ref, manifest.digest), predicate=addition)
+    return (pen.sign(statement, "addition"), *digests)

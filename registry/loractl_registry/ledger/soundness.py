@@ -1,0 +1,48 @@
+"""Whether anything may build on a version: its row, the signatures over its files, and its newest scan."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from loractl_registry._context import Context
+from loractl_registry.ledger.errors import DisagreementError, QuarantinedError
+from loractl_registry.ledger.facts import is_trusted
+from loractl_registry.ledger.file_signatures import signature_objection
+from loractl_registry.ledger.standing import SignedEvidence, Standing, Standings, objection_to
+from loractl_registry.records import AdapterVersion
+from loractl_registry.trust import Chain, EvidenceType
+
+
+def require_sound(
+    context: Context,
+    connection: sqlite3.Connection,
+    chain: Chain | None,
+    standings: Standings,
+    version: AdapterVersion,
+) -> None:
+    """Return if the row of `version` is what was signed, with its signatures, and its newest scan did not fail.
+
+    Raises:
+        DisagreementError: Something is not what was signed.
+        QuarantinedError: Its newest scan failed.
+    """
+    if chain is None:
+        return
+    objection, standing = objection_to(version, standings), standings.get(version.ref)
+    if objection is None and standing is not None:
+        objection = signature_objection(context, connection, chain, standing, version)
+    if objection is not None:
+        raise DisagreementError(version.ref, objection)
+    if standing is not None and (failed := failed_scan(chain, standing)) is not None:
+        raise QuarantinedError(version.ref, failed.digest)
+
+
+def failed_scan(chain: Chain, standing: Standing) -> SignedEvidence | None:
+    """Return the scan that keeps a version in quarantine, None if none does.
+
+    A scan that failed counts whoever signed for it; one that passed lifts it only while its key is trusted.
+    """
+    for one in reversed(standing.evidence):
+        if one.type is EvidenceType.SCAN and (one.passed is False or is_trusted(chain, one)):
+            return one if one.passed is False else None
+    return None
