@@ -188,4 +188,7 @@ def _offers(table: ServingTable) -> Mapping[str, Offer]:
 def _offer(table: ServingTable, target: Target) -> Offer:
     if target.version is None:
         return Offer(table.base.name, None)
-    return Offer(target.version.ref.name, target.version.ref.number)
+    ref, terms = target.version.ref, target.terms
+    if terms is None:
+        return Offer(ref.name, ref.number, allowed_tenants=frozenset())
+    return Offer(ref.name, ref.number, frozenset(terms.data_classes), frozenset(terms.tenants))

@@ -177,6 +177,9 @@ class Exchange:
             version=None if version is None else version.ref.number,
             outcome=outcome,
             adapter_digest=None if version is None else version.digest,
+            statement_digest=None
+            if self._target is None or self._target.terms is None
+            else self._target.terms.statement,
             base_digest=None if self._base is None else self._base.digest,
             is_cold=self._grant is not None and self._grant.is_cold,
             queue_s=timings.queue_s,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
 
-from loractl_registry import AdapterVersion, Base, ServingSnapshot, Stage, VersionRef
+from loractl_registry import AdapterVersion, Base, ServingSnapshot, ServingTerms, Stage, VersionRef
 from loractl_registry.refs import LIVE
 
 RefusalOf: TypeAlias = Callable[[AdapterVersion], "str | None"]
@@ -21,10 +21,12 @@ class Target:
     Attributes:
         model: The name that the engine knows: the base's, or an exact ref.
         version: The adapter version behind it; None is the base itself.
+        terms: On what signed terms it answers; None for the base.
     """
 
     model: str
     version: AdapterVersion | None
+    terms: ServingTerms | None = None
 
     @property
     def adapter(self) -> str:
@@ -73,7 +75,7 @@ class ServingTable:
         targets = {snapshot.base.name: Target(snapshot.base.name, None)}
         for version in wanted_versions(snapshot, refusal_of=refusal_of, damaged=damaged):
             if is_ready(version):
-                targets[str(version.ref)] = Target(str(version.ref), version)
+                targets[str(version.ref)] = Target(str(version.ref), version, snapshot.terms.get(version.ref))
         for live in snapshot.versions:
             if live.stage is Stage.LIVE and live.ref not in damaged:
                 target = _meaning_of(live, snapshot, targets)

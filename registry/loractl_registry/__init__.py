@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         Manifest,
         Provenance,
         ServingSnapshot,
+        ServingTerms,
     )
     from loractl_registry.registry import Registry
 
@@ -83,6 +84,7 @@ _LATE = {
         "Manifest",
         "Provenance",
         "ServingSnapshot",
+        "ServingTerms",
     ),
     "registry": ("Registry",),
 }
@@ -119,6 +121,7 @@ __all__ = [
     "Registry",
     "RegistryError",
     "ServingSnapshot",
+    "ServingTerms",
     "Stage",
     "StageChange",
     "TensorSummary",

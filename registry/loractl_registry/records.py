@@ -205,6 +205,21 @@ class AuditEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ServingTerms:
+    """On what terms a version may answer.
+
+    Attributes:
+        tenants: Names and patterns of those who may use it; ``*`` alone for everybody.
+        data_classes: Classes of data that it has to do with.
+        statement: Digest of the signed statement that says so.
+    """
+
+    tenants: tuple[str, ...]
+    data_classes: tuple[str, ...]
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
 class ServingSnapshot:
     """What may answer on one base at one moment; read in one transaction.
 
@@ -217,6 +232,7 @@ class ServingSnapshot:
         refused: Servable by their rows, and not by what was signed; with the reason.
         distrust: Why nothing that was signed can be trusted, so that `versions` is empty; None if it can.
         until: When the first of `versions` expires, and a new snapshot is due.
+        terms: Those of each of `versions`.
     """
 
     sequence: int
@@ -226,3 +242,4 @@ class ServingSnapshot:
     refused: Mapping[VersionRef, str] = field(default_factory=dict[VersionRef, str])
     distrust: str | None = None
     until: datetime | None = None
+    terms: Mapping[VersionRef, ServingTerms] = field(default_factory=dict[VersionRef, ServingTerms])

@@ -52,7 +52,8 @@ def snapshot(context: Context, base: str) -> ServingSnapshot:
     servable = tuple(version for version in rows if version.ref not in refused)
     ends = [end for version in servable if (end := standings[version.ref].expires) is not None]
     until = min(ends, default=None)
-    return ServingSnapshot(sequence, admitted, servable, _previously(servable, events), refused, None, until)
+    terms = {version.ref: standings[version.ref].terms for version in servable}
+    return ServingSnapshot(sequence, admitted, servable, _previously(servable, events), refused, None, until, terms)
 
 
 def _objection_to(base: Base, chain: Chain) -> str | None:

@@ -36,12 +36,14 @@ from loractl_registry import (
     NotFoundError,
     Provenance,
     ServingSnapshot,
+    ServingTerms,
     Stage,
     VersionRef,
 )
 from loractl_registry.tenancy import ApiKey, Pepper, TenancySnapshot, Tenant, create_key
 
 ADDED_AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+TERMS = ServingTerms(("*",), (), "sha256:" + "5" * 64)
 FAST = ReconcilerTimes(poll_s=0.005, look_s=0.02, grace_s=0.2, drain_s=0.05, retry_s=0.05)
 
 
@@ -70,7 +72,8 @@ def make_snapshot(
 ) -> ServingSnapshot:
     """Return a snapshot with the servable ones of `versions`, as a registry would."""
     servable = sorted((version for version in versions if version.stage.is_servable), key=lambda version: version.ref)
-    return ServingSnapshot(sequence, make_base(), tuple(servable), previously or {})
+    terms = {version.ref: TERMS for version in servable}
+    return ServingSnapshot(sequence, make_base(), tuple(servable), previously or {}, terms=terms)
 
 
 class MemoryTenancy:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from loractl_registry.provenance import provenance_digest
-from loractl_registry.records import AdapterVersion
+from loractl_registry.records import AdapterVersion, ServingTerms
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage
 from loractl_registry.trust import (
@@ -84,6 +84,9 @@ class SignedEvidence:
     statement: str
 
 
+_NO_TERMS = ServingTerms((), (), "")
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """Where a version stands by what was signed.
@@ -93,6 +96,7 @@ class Standing:
         approved_until, live_until: When the rung ceases to count; None for never.
         sequence, signer: Of the statement that moved it last.
         approvals: Those given since the version last left the servable stages.
+        terms: On what terms the statement that raised it last lets it be used.
         break_glass: The reason for which it is approved without review, None if it was reviewed.
         addition: None for a version from before additions were signed.
         evidence: All that was ever kept, in order.
@@ -106,6 +110,7 @@ class Standing:
     sequence: int = 0
     signer: str = ""
     approvals: tuple[SignedApproval, ...] = ()
+    terms: ServingTerms = _NO_TERMS
     break_glass: str | None = None
     addition: SignedAddition | None = None
     evidence: tuple[SignedEvidence, ...] = ()
@@ -209,12 +214,14 @@ def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
         return None
     if isinstance(statement, ApprovalStatement):
         return replace(before, approvals=(*before.approvals, _approval(statement, verified.digest)))
-    return _raised(signed, statement, base)
+    said = statement.predicate
+    terms = ServingTerms(said.tenants, said.data_classes, verified.digest)
+    return _raised(replace(signed, base=base, terms=terms), statement)
 
 
-def _raised(signed: Standing, statement: PromotionStatement | BreakGlassStatement, base: tuple[str, str]) -> Standing:
+def _raised(signed: Standing, statement: PromotionStatement | BreakGlassStatement) -> Standing:
     to, end = statement.predicate.to_stage, statement.predicate.expires
-    raised = replace(signed, stage=to, base=base)
+    raised = replace(signed, stage=to)
     if isinstance(statement, BreakGlassStatement):
         return replace(raised, approved_until=end, live_until=end, break_glass=statement.predicate.reason)
     if to is Stage.LIVE:

@@ -81,13 +81,13 @@ def may_use(
         adapter: Name of the adapter or base.
         version: Number of the version; None for a base.
         data_classes: All the classes of data that the version has to do with; the tenant must have every one.
-        allowed_tenants: Whom the version was approved for, with `EVERY` for all; None if nobody said.
+        allowed_tenants: Names and patterns of those for whom the version was approved, None if nobody said.
     """
     if not any(_covers(pattern, adapter, version) for pattern in tenant.adapters):
         return False
     if tenant.data_classes != (EVERY,) and not set(data_classes) <= set(tenant.data_classes):
         return False
-    return allowed_tenants is None or tenant.name in allowed_tenants or EVERY in allowed_tenants
+    return allowed_tenants is None or any(matches(pattern, tenant.name) for pattern in allowed_tenants)
 
 
 def cache_salt(tenant: Tenant, pepper: Pepper) -> str:

@@ -30,9 +30,11 @@ from support.tampering import (
 
 from loractl.engine.fake import FakeEngine, FakeServer
 from loractl.gateway import Gateway, Reconciler, ReconcilerTimes, ServedRegistry
+from loractl.gateway.integrity import Verify
 from loractl.gateway.live import LiveState
 from loractl.gateway.watch import RegistryWatch
-from loractl_registry import AdapterVersion, Ref, Registry, Stage
+from loractl_registry import AdapterVersion, ProvenanceInput, Ref, Registry, Stage
+from loractl_registry.provenance import DataSetTerms
 
 pytestmark = pytest.mark.anyio
 
@@ -71,6 +73,20 @@ class Shop:
         return self.registry.promote(ref, actor="ada", to=Stage.LIVE, reason="test").version
 
 
+def in_front_of(engine: FakeEngine, registry: ServedRegistry, verify: Verify) -> tuple[Reconciler, Gateway]:
+    controls = make_controls(engine)
+    reconciler = Reconciler(
+        engine=engine,
+        registry=registry,
+        refusal_of=lambda _: None,
+        verify=verify,
+        controls=controls,
+        times=ReconcilerTimes(grace_s=0.3),
+    )
+    live = LiveState(controls, slots=8, fairness="vtc")
+    return reconciler, Gateway(FakeServer(engine), reconciler=reconciler, controls=controls, live=live)
+
+
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
     home = tmp_path / "home"
@@ -83,23 +99,10 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     with Registry.open(home) as registry:
         registry.add_base("base", str(write_base(tmp_path / "base")), actor="ada")
         engine = FakeEngine()
-        controls = make_controls(engine)
-        reconciler = Reconciler(
-            engine=engine,
-            registry=ServedRegistry(
-                lambda: Registry.open(home, must_exist=True), home / "registry.db", "base", "loractl serve"
-            ),
-            refusal_of=lambda _: None,
-            verify=verify,
-            controls=controls,
-            times=ReconcilerTimes(grace_s=0.3),
+        served = ServedRegistry(
+            lambda: Registry.open(home, must_exist=True), home / "registry.db", "base", "loractl serve"
         )
-        gateway = Gateway(
-            FakeServer(engine),
-            reconciler=reconciler,
-            controls=controls,
-            live=LiveState(controls, slots=8, fairness="vtc"),
-        )
+        reconciler, gateway = in_front_of(engine, served, verify)
         yield Shop(registry, engine, reconciler, gateway, Client(gateway))
 
 
@@ -320,8 +323,7 @@ async def test_broken_glass_is_over_by_itself_while_serving(tmp_path: Path) -> N
         served = ServedRegistry(
             lambda: Registry.open(home, clock=lambda: now), home / "registry.db", "base", "serve", lambda: now
         )
-        reconciler = Reconciler(engine=engine, registry=served, refusal_of=lambda _: None, verify=lambda _: None)
-        gateway = Gateway(FakeServer(engine), reconciler=reconciler)
+        reconciler, gateway = in_front_of(engine, served, lambda _: None)
         async with lifespan(gateway):
             before = await Client(gateway).ask("bot")
             now += timedelta(hours=1)
@@ -329,3 +331,30 @@ async def test_broken_glass_is_over_by_itself_while_serving(tmp_path: Path) -> N
             after = await Client(gateway).ask("bot@1")
 
     assert (before.status, after.status) == (200, 404)
+
+
+async def test_tenant_uses_what_was_signed_for_it_and_its_classes_of_data(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "home" / "policy.toml").write_text(
+        EXPIRING + '[adapter.data.tenants]\npublic = ["*"]\ninternal = ["acme*"]\n'
+    )
+    for seed, (name, kind) in enumerate((("open", "public"), ("inner", "internal")), 1):
+        said = ProvenanceInput(datasets=(DataSetTerms("set", data_class=kind),))
+        folder = str(write_adapter(tmp_path / name, seed=seed))
+        ref = shop.registry.add(name, folder, actor="ada", provenance=said).version.ref
+        shop.registry.promote(Ref(ref.name, ref.number), actor="ada", to=Stage.LIVE)
+    may = {"acme-1": ["*"], "acme-2": ["public"], "other": ["*"]}
+    keys = {}
+    for tenant, classes in may.items():
+        shop.registry.tenancy.add(tenant, actor="ada", adapters=["*"], data_classes=classes)
+        keys[tenant] = {"authorization": f"Bearer {shop.registry.tenancy.create_key(tenant, actor='ada')[1].reveal()}"}
+
+    async with lifespan(shop.gateway):
+        listed = {tenant: await shop.client.with_key(key).models() for tenant, key in keys.items()}
+        refused = await shop.client.with_key(keys["other"]).ask("inner")
+
+    assert listed == {
+        "acme-1": ["base", "inner", "inner@1", "open", "open@1"],
+        "acme-2": ["base", "open", "open@1"],
+        "other": ["base", "open", "open@1"],
+    }
+    assert refused.status == 404
