@@ -20,7 +20,7 @@ from loractl_registry.trust.errors import (
     UnknownSignerError,
     WrongSignerError,
 )
-from loractl_registry.trust.fields import Digest, Hexadecimal, Moment, Signer, Strict, canonical_bytes
+from loractl_registry.trust.fields import Digest, Hexadecimal, Moment, Signer, Strict, canonical_bytes, is_canonical
 from loractl_registry.trust.keys import Signing
 from loractl_registry.trust.roles import Act
 from loractl_registry.trust.trust_store import TrustStore
@@ -133,6 +133,6 @@ def _parse(payload: bytes) -> Checkpoint:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "it"
         raise StatementError(f"{place}: {first['msg'].removeprefix('Value error, ')[:300]}") from error
-    if canonical_bytes(checkpoint) != payload:
+    if not is_canonical(checkpoint, payload):
         raise StatementError("it is not in canonical form")
     return checkpoint

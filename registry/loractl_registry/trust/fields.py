@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from typing import Annotated, TypeVar
@@ -34,6 +35,17 @@ class Strict(BaseModel):
 def canonical_bytes(model: Strict) -> bytes:
     """Return the one text of `model`: JSON by RFC 8785, with every field in it."""
     return rfc8785.dumps(model.model_dump(mode="json", by_alias=True))
+
+
+def is_canonical(model: Strict, text: bytes) -> bool:
+    """Whether `text` is the one text of `model`.
+
+    The names of all fields are ASCII and no field is a fraction, so that json's encoder writes what RFC 8785 asks for, in
+    a tenth of the time; only what differs is worth asking the library.
+    """
+    held = model.model_dump(mode="json", by_alias=True)
+    quick = json.dumps(held, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return quick.encode("utf-8", "surrogatepass") == text or canonical_bytes(model) == text
 
 
 def to_the_second(moment: datetime) -> datetime:

@@ -16,7 +16,7 @@ from loractl_registry.refs import VersionRef, parse_ref
 from loractl_registry.strict_json import StrictJsonError, parse_object
 from loractl_registry.trust.envelope import sign_envelope
 from loractl_registry.trust.errors import PredicateTypeError, StatementError, WrongSignerError, short
-from loractl_registry.trust.fields import Hexadecimal, Name, Strict, VersionName, canonical_bytes
+from loractl_registry.trust.fields import Hexadecimal, Name, Strict, VersionName, canonical_bytes, is_canonical
 from loractl_registry.trust.keys import Signing
 from loractl_registry.trust.predicates import (
     Addition,
@@ -267,7 +267,7 @@ def parse_statement(payload: bytes) -> Statement:
     except ValidationError as error:
         raise _named(error) from error
     # One statement, one text: otherwise two readers could disagree on what a digest stands for.
-    if canonical_bytes(statement) != payload:
+    if not is_canonical(statement, payload):
         raise StatementError("it is not in canonical form")
     return statement
 

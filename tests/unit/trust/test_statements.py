@@ -44,7 +44,7 @@ from loractl_registry.trust.errors import (
     UnknownSignerError,
     WrongSignerError,
 )
-from loractl_registry.trust.fields import canonical_bytes
+from loractl_registry.trust.fields import Strict, canonical_bytes, is_canonical
 from loractl_registry.trust.predicates import LONGEST_BREAK_GLASS
 from loractl_registry.trust.statements import PAYLOAD_TYPE, PredicateType
 
@@ -362,6 +362,32 @@ def test_no_flipped_bit_passes_even_if_signed_unless_it_is_another_statement(hom
         except StatementError:
             continue
         assert canonical_bytes(statement) == bytes(damaged) != text
+
+
+class _Field(Strict):
+    text: str
+    texts: tuple[str, ...]
+    number: int | None
+    is_so: bool
+
+
+@given(
+    st.builds(
+        _Field,
+        text=st.text(st.characters(exclude_categories=["Cs"])),
+        texts=st.lists(st.text(st.characters(max_codepoint=0x9F)), max_size=3).map(tuple),
+        number=st.none() | st.integers(-(2**53) + 1, 2**53 - 1),
+        is_so=st.booleans(),
+    )
+)
+def test_quick_comparison_knows_the_text_that_the_library_writes_and_no_other(field):
+    text = canonical_bytes(field)
+    quick = json.dumps(field.model_dump(), sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+    assert quick == text
+    assert is_canonical(field, text)
+    assert not is_canonical(field, text + b" ")
+    assert not is_canonical(field, json.dumps(json.loads(text)).encode())
 
 
 def test_statement_cut_at_any_byte_is_refused(home):
