@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
+from rows import opened
 from summary import summary_lines
 
 from loractl_kernels.bench import (
@@ -37,7 +38,7 @@ from loractl_kernels.bench import (
 from loractl_kernels.shapes import MEASURED, MoeShape, shape_of
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / "kernels" / "benchmarks" / "results" / "layer.jsonl"
+RESULTS = ROOT / "kernels" / "benchmarks" / "results" / "layer.jsonl.gz"
 
 Row = dict[str, object]
 
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     backends = [new(device) for new in _factories(options)]
     facts = facts_of(options)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    with options.out.open("a", encoding="utf-8") as out:
+    with opened(options.out, "at") as out:
         run = Run(plan, backends, facts, out, device, start)
         run.walk(GraphTimer(device))
     sys.stdout.write("\n".join([*summary_lines(run.rows), *run.complaints()]) + "\n")

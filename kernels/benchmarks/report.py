@@ -41,7 +41,7 @@ def plots(layer: list[Row], engine: list[Row]) -> dict[str, str]:
 
 def main() -> int:
     """Write the page and its plots, and remove plots that no page shows."""
-    layer, engine = (read(RESULTS / f"{name}.jsonl") for name in ("layer", "engine"))
+    layer, engine = (read(RESULTS / name) for name in ("layer.jsonl.gz", "engine.jsonl"))
     (ROOT / "docs" / "benchmarks-kernels.md").write_text(page(layer, engine), encoding="utf-8")
     folder = ROOT / "docs" / "assets" / "kernels"
     folder.mkdir(parents=True, exist_ok=True)

@@ -46,8 +46,22 @@ def summary():
 
 
 @pytest.fixture
-def layer(summary):
+def rows():
+    return load("rows")
+
+
+@pytest.fixture
+def layer(summary, rows):
     return load("layer")
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz"])
+def test_rows_are_read_back_as_they_were_appended(rows, tmp_path, name):
+    for number in range(2):
+        with rows.opened(tmp_path / name, "at") as out:
+            out.write(f'{{"number": {number}}}\n')
+
+    assert rows.read(tmp_path / name) == [{"number": 0}, {"number": 1}]
 
 
 def reference_step(batch, *, is_weighted: bool = True) -> None:

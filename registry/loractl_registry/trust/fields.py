@@ -40,8 +40,8 @@ def canonical_bytes(model: Strict) -> bytes:
 def is_canonical(model: Strict, text: bytes) -> bool:
     """Whether `text` is the one text of `model`.
 
-    The names of all fields are ASCII and no field is a fraction, so that json's encoder writes what RFC 8785 asks for, in
-    a tenth of the time; only what differs is worth asking the library.
+    The names of all fields are ASCII and no field is a fraction, so that json's encoder writes what RFC 8785 asks for,
+    in a tenth of the time; only what differs is worth asking the library.
     """
     held = model.model_dump(mode="json", by_alias=True)
     quick = json.dumps(held, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
