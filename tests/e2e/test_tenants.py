@@ -118,10 +118,10 @@ def test_no_route_of_the_engine_is_reached_with_or_without_a_key(world: World) -
 
 def test_head_without_an_end_is_cut_off_by_the_real_server(world: World) -> None:
     host, _, port = world.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), 10) as connection, pytest.raises(OSError):  # noqa: PT011
+    with socket.create_connection((host, int(port)), 10) as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nx-endless: ")
-        for _ in range(2000):
-            connection.sendall(b"a" * 65536)
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            connection.sendall(b"a" * 2**27)
     assert world.get("/health", None).json() == {"status": "ok"}
 
 
