@@ -197,7 +197,7 @@ class FakeServer:
             await self._generate(scope, await _read(receive), receive, send)
         elif (method, path) == ("POST", "/tokenize"):
             asked = cast("dict[str, object]", json.loads(await _read(receive)))
-            count = len(str(asked.get("prompt") or asked.get("messages")).split())
+            count = len(json.dumps({name: value for name, value in asked.items() if name != "model"}).split())
             await _send_whole(send, 200, json.dumps({"count": count}).encode())
         else:
             await _send_whole(send, 200, b'"reached the engine"')

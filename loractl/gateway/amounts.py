@@ -24,7 +24,11 @@ _OUTPUT_FIELDS: Mapping[Route, tuple[str, ...]] = {
     Route.CHAT_COMPLETIONS: ("max_completion_tokens", "max_tokens"),
     Route.RESPONSES: ("max_output_tokens",),
 }
-_INPUT_FIELDS = ("prompt", "suffix", "messages", "input", "instructions", "tools")
+# Everything whose text can get into a prompt: templates write out tools, documents and their own arguments.
+_INPUT_FIELDS = (
+    *("suffix", "messages", "input", "instructions", "tools"),
+    *("documents", "chat_template_kwargs", "previous_input_messages"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class Amounts:
 def amounts_of(route: Route, request: Mapping[str, object]) -> Amounts:
     """Estimate what `request` asks for; what is merely wrong in it is left to the engine to say."""
     prompts = _prompts(request.get("prompt"))
-    rest = _size_of([request.get(name) for name in _INPUT_FIELDS if name != "prompt"])
+    rest = _size_of([request.get(name) for name in _INPUT_FIELDS])
     sizes = [one + rest for one in map(_size_of, prompts)]
     choices = max(_count(request.get(name)) or 1 for name in ("n", "best_of"))
     asked = _asked(route, request)
@@ -66,6 +70,20 @@ def amounts_of(route: Route, request: Mapping[str, object]) -> Amounts:
         answers=len(prompts) * min(choices, _MAX_ANSWERS),
         output_tokens=_COMPLETION_DEFAULT if asked is None and route is Route.COMPLETIONS else asked,
     )
+
+
+def check_answers(amounts: Amounts, caller: Caller) -> None:
+    """Refuse a batch that nobody could share the engine with: it waits for one turn, and each answer takes a seat.
+
+    Raises:
+        FieldRefusedError: It asks for more answers than OpenAI gives at once.
+    """
+    if caller.tenant is not None and amounts.answers > _MAX_ANSWERS:
+        raise FieldRefusedError(
+            f"{amounts.answers} answers, prompts times n, are more than the {_MAX_ANSWERS} that a request may ask for; "
+            "send several requests",
+            param="prompt",
+        )
 
 
 def needs_count(amounts: Amounts, caller: Caller, adapter: str) -> bool:
@@ -150,7 +168,8 @@ def _size_of(value: object) -> _Size:
             case dict():
                 is_message = "role" in one
                 tokens, most = tokens + _TOKENS_A_MESSAGE * is_message, most + _MOST_A_MESSAGE * is_message
-                pending += cast("dict[str, object]", one).values()
+                # A tool's schema has its names as keys, and the template writes them out.
+                pending += [*cast("dict[str, object]", one).keys(), *cast("dict[str, object]", one).values()]
             case _:
                 pass
     return _Size(tokens, most)

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from loractl.gateway.amounts import amounts_of, hold_to_bounds, needs_count
+from loractl.gateway.amounts import amounts_of, check_answers, hold_to_bounds, needs_count
 from loractl.gateway.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, headers_of, send_answer
 from loractl.gateway.bodies import BodyLimits, ClientGoneError, model_of, parse_request, read_body, render_request
 from loractl.gateway.callers import Caller
@@ -35,6 +35,7 @@ from loractl.gateway.meter import Meter, ask_for_usage
 from loractl.gateway.reconciler import Reconciler
 from loractl.gateway.routes import Route, match_route
 from loractl.gateway.scrape import answer_metrics
+from loractl.gateway.stalling import impatient
 from loractl.gateway.table import Target
 from loractl.gateway.turns import turn_of
 from loractl.observability.outcomes import Outcome
@@ -55,10 +56,12 @@ class GatewaySettings:
     Attributes:
         body: Bounds of request bodies.
         queue_timeout_s: Longest wait for a turn at the engine; None waits without end.
+        stall_timeout_s: How long a client may not read while there is something for it, before it counts as gone.
     """
 
     body: BodyLimits = field(default_factory=BodyLimits)
     queue_timeout_s: float | None = 60.0
+    stall_timeout_s: float = 30.0
 
 
 class Gateway:
@@ -174,6 +177,7 @@ class Gateway:
         with ExitStack() as stack:
             flight = stack.enter_context(self._reconciler.flights.board(target.version.ref)) if target.version else None
             amounts = amounts_of(route, request)
+            check_answers(amounts, caller)
             if needs_count(amounts, caller, target.adapter):
                 longest = await longest_prompt(
                     self._app, scope, receive, route=route, request=request, model=target.model
@@ -196,7 +200,8 @@ class Gateway:
                 meter = Meter(
                     exchange, route, hides_usage=hides_usage, ask_engine=partial(engine.counts_of, exchange.id)
                 )
-                await self._forward(meter, forwarded, replay(body, receive), send, flight)
+                with impatient(send, self._settings.stall_timeout_s) as patient:
+                    await self._forward(meter, forwarded, replay(body, receive), patient, flight)
                 exchange.outcome = exchange.outcome or meter.outcome()
                 if flight is not None and flight.is_refused:
                     exchange.outcome = Outcome.ABORTED

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,11 +16,17 @@ from loractl.gateway.errors import (
     FieldRefusedError,
     MalformedBodyError,
     MediaTypeError,
+    TooManyValuesError,
 )
 
 # Parsing this much takes about a millisecond; more of it happens beside the event loop.
 _INLINE_BYTES = 64 * 1024
 _SHOWN_KEY = 60
+# Deeper than any tool's schema, and far from where a parser, or the engine's compiler of grammars, runs out of stack.
+_MAX_DEPTH = 100
+# The parser holds the interpreter for as long as it takes, so what it makes is bounded before it begins: three bytes
+# can stand for a list of 64. No prompt of token ids that an engine takes has as many.
+_MAX_VALUES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +70,11 @@ async def parse_request(body: bytes) -> dict[str, object]:
     """Parse `body` as one JSON object without duplicate keys, NaN or infinities.
 
     Raises:
-        MalformedBodyError: It is anything else.
+        MalformedBodyError: It is anything else, or nested too deeply.
+        TooManyValuesError: Parsing it would take all too long.
     """
+    if len(body) > _MAX_VALUES and sum(map(body.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+        raise TooManyValuesError(_MAX_VALUES)
     return _parse(body) if len(body) <= _INLINE_BYTES else await asyncio.to_thread(_parse, body)
 
 
@@ -89,19 +100,18 @@ def model_of(request: dict[str, object]) -> str:
 
 
 async def _collect(receive: Receive, max_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
+    # One buffer: a list of chunks of a byte each would take many times their size.
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         chunk = cast("bytes", message.get("body", b""))
-        size += len(chunk)
-        if size > max_bytes:
+        if len(body) + len(chunk) > max_bytes:
             raise BodyTooLargeError(max_bytes)
-        chunks.append(chunk)
+        body += chunk
         if not message.get("more_body"):
-            return b"".join(chunks)
+            return bytes(body)
 
 
 def _check_media_type(headers: Headers) -> None:
@@ -127,6 +137,8 @@ def _parse(body: bytes) -> dict[str, object]:
         raise MalformedBodyError(f"the request body is not strict JSON: {error}") from None
     if not isinstance(request, dict):
         raise MalformedBodyError("the request body must be one JSON object")
+    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH and _is_deeper(cast("object", request), _MAX_DEPTH):
+        raise MalformedBodyError(f"the request body is nested more than {_MAX_DEPTH} levels deep")
     return cast("dict[str, object]", request)
 
 
@@ -145,10 +157,25 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     # Two parsers may disagree about which of two equal keys counts.
     result = dict(pairs)
     if len(result) != len(pairs):
-        names = [name for name, _ in pairs]
-        duplicate = next(name for name in result if names.count(name) > 1)
+        duplicate = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
         raise ValueError(f"duplicate key {duplicate[:_SHOWN_KEY]!a}")
     return result
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Whether containers are nested in `value` to more than so many levels; looks at one level at a time."""
+    layer: list[object] = [value]
+    for _ in range(levels):
+        layer = [inner for outer in layer for inner in _inside(outer) if isinstance(inner, (dict, list))]
+        if not layer:
+            return False
+    return True
+
+
+def _inside(container: object) -> Iterable[object]:
+    if isinstance(container, dict):
+        return cast("dict[str, object]", container).values()
+    return cast("list[object]", container)
 
 
 def _no_constant(name: str) -> float:

@@ -102,7 +102,7 @@ class Door:
     Args:
         operator_keys: Each of them is the operator's.
         is_guarded: Whether a key is wanted even while there are no tenants.
-        clock: Tells when a key has expired.
+        clock: Tells when a key has expired. Where it goes back, the latest that it ever said counts.
     """
 
     def __init__(
@@ -116,11 +116,15 @@ class Door:
         self._operator_digests = [hashlib.sha256(key.encode()).digest() for key in operator_keys]
         self._is_guarded = is_guarded
         self._clock = clock
+        self._latest = clock()
         self._names: dict[str, tuple[ServingTable, Tenant, frozenset[str]]] = {}
 
     @property
     def is_open(self) -> bool:
-        """Whether everybody who can connect is the operator."""
+        """Whether everybody who can connect is the operator: never again once there was a tenant.
+
+        A database that lost its tenants, or another one in its place, looks like one that never had any.
+        """
         return self.callers.is_empty and not self._is_guarded
 
     def identify(self, headers: Headers) -> Caller:
@@ -132,7 +136,7 @@ class Door:
         if self.is_open or self._is_operator(headers):
             return Caller()
         presented, ring = parse_bearer(header_values(headers, b"authorization")), self.callers.ring
-        key = None if presented is None or ring is None else ring.find(presented, at=self._clock())
+        key = None if presented is None or ring is None else ring.find(presented, at=self._now())
         caller = None if key is None else self.callers.tenants.get(key.tenant)
         if caller is None:
             raise UnauthorizedError
@@ -170,7 +174,12 @@ class Door:
     def adopt(self, callers: Callers) -> None:
         """Let these ask from now on, and nobody else."""
         self.callers = callers
+        self._is_guarded = self._is_guarded or not callers.is_empty
         self._names = {name: known for name, known in self._names.items() if name in callers.tenants}
+
+    def _now(self) -> datetime:
+        self._latest = max(self._latest, self._clock())
+        return self._latest
 
     def _is_operator(self, headers: Headers) -> bool:
         values = header_values(headers, b"authorization")

@@ -13,6 +13,7 @@ from loractl.gateway.routes import Route
 
 _PATH = "/tokenize"
 _CHAT_FIELDS = ("messages", "tools", "chat_template_kwargs", "add_generation_prompt", "continue_final_message")
+_RESPONSES_FIELDS = ("instructions", "previous_input_messages", "input", "tools", "chat_template_kwargs")
 
 
 async def longest_prompt(
@@ -41,9 +42,15 @@ async def longest_prompt(
 def _questions(route: Route, request: Mapping[str, object]) -> list[int | dict[str, object]]:
     match route:
         case Route.CHAT_COMPLETIONS:
-            return [{name: request[name] for name in _CHAT_FIELDS if name in request}]
+            asked = {name: request[name] for name in _CHAT_FIELDS if name in request}
+            given = asked.get("chat_template_kwargs")
+            if request.get("documents") is not None and (given is None or isinstance(given, dict)):
+                # The tokenizer's route has no such field, and hands these to the template all the same.
+                known = cast("dict[str, object]", given or {})
+                asked["chat_template_kwargs"] = {**known, "documents": request["documents"]}
+            return [asked]
         case Route.RESPONSES:
-            texts = [request.get("instructions"), request.get("input"), request.get("tools")]
+            texts = [request[name] for name in _RESPONSES_FIELDS if name in request]
             return [{"prompt": json.dumps(texts, ensure_ascii=False)}]
         case _:
             prompt = request.get("prompt")

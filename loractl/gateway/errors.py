@@ -93,6 +93,15 @@ class BodyTooLargeError(GatewayError):
         super().__init__(f"the request body is larger than {limit} bytes; send less, or raise the server's limit")
 
 
+class TooManyValuesError(GatewayError):
+    """The body holds more values than it is worth to parse."""
+
+    status, code = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "request_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the request body holds more than {limit} values; send less")
+
+
 class BodyTimeoutError(GatewayError):
     """The body did not arrive in time."""
 
@@ -159,6 +168,16 @@ class OverloadedError(GatewayError):
 
     def __init__(self, message: str) -> None:
         super().__init__(f"{message}; try again later", headers=((b"retry-after", b"5"),))
+
+
+class EngineFailedError(GatewayError):
+    """The engine's server broke while it answered."""
+
+    status, kind, code = HTTPStatus.INTERNAL_SERVER_ERROR, "server_error", "engine_failed"
+    outcome = Outcome.ENGINE
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"the engine failed to answer; the server's log has the cause under request {request_id}")
 
 
 class InternalError(GatewayError):

@@ -119,4 +119,5 @@ def _mappings(value: object) -> Iterator[Mapping[str, object]]:
 
 
 def _shown(kind: object) -> str:
-    return ascii(kind)[:40]
+    # What is no text may be as large, and as deep, as a body: it is not written out to show the beginning of it.
+    return ascii(kind[:40]) if isinstance(kind, str) else f"a {type(kind).__name__}"

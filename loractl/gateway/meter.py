@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import cast
 
 from loractl.engine.ports import TokenCounts
 from loractl.gateway.asgi import ASGIApp, Message, Receive, Scope, Send, header_values, headers_of
+from loractl.gateway.bodies import ClientGoneError
+from loractl.gateway.errors import EngineFailedError, closing_event
 from loractl.gateway.exchange import Exchange
 from loractl.gateway.routes import Route
 from loractl.observability.outcomes import Outcome
@@ -19,6 +22,7 @@ _NO_CHOICES = b'"choices":[]'
 _ERROR_EVENTS = (b'data: {"error"', b"event: error", b"event: response.failed")
 _NAMES = (("prompt_tokens", "completion_tokens"), ("input_tokens", "output_tokens"))
 _DECODER = json.JSONDecoder()
+_logger = logging.getLogger(__name__)
 
 
 def ask_for_usage(route: Route, request: dict[str, object]) -> bool:
@@ -46,27 +50,52 @@ class Meter:
     ) -> None:
         self._exchange, self._hides_usage, self._ask_engine = exchange, hides_usage, ask_engine
         self._is_responses = route is Route.RESPONSES
-        self._is_events = self._is_complete = False
+        self._is_events = self._is_complete = self._is_gone = False
         self._status = 0
 
     def watching(self, app: ASGIApp) -> ASGIApp:
-        """Return `app` as this meter sees it."""
+        """Return `app` as this meter sees it: where it breaks, the client is told, if an answer can still say so."""
 
         async def watched(scope: Scope, receive: Receive, send: Send) -> None:
             async def receive_watched() -> Message:
                 message = await receive()
                 if message["type"] == "http.disconnect":
+                    self._is_gone = True
                     self._gone()
                 return message
 
             async def send_watched(message: Message) -> None:
                 passed = self._passed(message)
-                if passed is not None:
+                if passed is None:
+                    return
+                try:
                     await send(passed)
+                except ClientGoneError:
+                    self._is_gone = True
+                    self._gone()
+                    raise
 
-            await app(scope, receive_watched, send_watched)
+            try:
+                await app(scope, receive_watched, send_watched)
+            except Exception as error:  # noqa: BLE001  # whatever it is, the client waits for an answer
+                await self._broke(error, send)
 
         return watched
+
+    async def _broke(self, error: Exception, send: Send) -> None:
+        """Say that the engine's server failed with `error`; where its client has left, nobody is to blame."""
+        if self._is_gone:
+            raise ClientGoneError from error
+        _logger.error("the engine failed to answer request %s", self._exchange.id, exc_info=error)
+        self._exchange.outcome = Outcome.ENGINE
+        failure = EngineFailedError(self._exchange.id)
+        if not self._status:
+            raise failure from error
+        if not self._is_events:
+            raise error  # half a body cannot say so: the server breaks the connection off
+        if not self._is_complete:
+            self._is_complete = True
+            await send(closing_event(failure))
 
     def outcome(self) -> Outcome | None:
         """Return how the answer ended by its status; None if that says nothing against it."""

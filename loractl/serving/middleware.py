@@ -14,6 +14,7 @@ from loractl.gateway.errors import GatewayError
 from loractl.logs import log_to_stderr
 from loractl.serving.composition import compose
 from loractl.serving.config import EngineConfig
+from loractl.serving.connections import bound_connections
 from loractl.serving.readiness import INSTANCE_HEADER
 
 _logger = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ class GatewayMiddleware:
         config = EngineConfig.read(os.environ)
         log_to_stderr(logging.getLevelNamesMapping()[config.log_level.value.upper()])
         gateway = compose(self._app, scope["app"], config)
+        # Where vLLM keeps its uvicorn, which listens once the gateway is up.
+        bound_connections(getattr(scope["app"].state, "server", None))  # type: ignore[attr-defined]
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, self._drain)
         self._instance = config.instance.encode()
         return gateway

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 import signal
+import socket
 import sqlite3
 import threading
 import time
@@ -117,6 +118,15 @@ def test_no_route_of_the_engine_is_reached_with_or_without_a_key(world: World) -
     for path in ("/metrics", "/loractl/v1/state", "/v1/models"):
         assert world.get(path, None).status_code == 401
     assert [world.get(path, "acme").status_code for path in ("/metrics", "/loractl/v1/state")] == [401, 401]
+
+
+def test_head_without_an_end_is_cut_off_by_the_real_server(world: World) -> None:
+    host, _, port = world.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), 10) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nx-endless: ")
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            connection.sendall(b"a" * 2**27)
+    assert world.get("/health", None).json() == {"status": "ok"}
 
 
 def test_sums_over_tenants_are_the_engines_own(world: World) -> None:

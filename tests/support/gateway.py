@@ -28,6 +28,7 @@ from loractl.gateway.table import RefusalOf
 from loractl.observability.metrics import Metrics
 from loractl.observability.record import RequestRecord
 from loractl.observability.snapshot import Snapshot
+from loractl.serving.connections import BoundedProtocol
 from loractl_registry import (
     AdapterFacts,
     AdapterVersion,
@@ -485,7 +486,7 @@ def on_loopback(app: object) -> Generator[str]:
     """Serve `app` with uvicorn on a free port of this machine; yield its URL."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_level="warning", lifespan="on", ws="none")  # type: ignore[arg-type]
+    config = uvicorn.Config(app, http=BoundedProtocol, log_level="warning", lifespan="on", ws="none")  # type: ignore[arg-type]
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

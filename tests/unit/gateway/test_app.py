@@ -311,7 +311,7 @@ async def test_engine_that_breaks_gives_our_error_and_a_traceback_for_the_operat
         house.engine.generate = None  # type: ignore[method-assign,assignment]
         answer = await house.client.ask("poet", prompt="secret prompt")
 
-    assert (answer.status, answer.json()["error"]["code"]) == (500, "internal_error")
+    assert (answer.status, answer.json()["error"]["code"]) == (500, "engine_failed")
     assert answer.headers["x-loractl-request-id"] in caplog.text
     assert "secret" not in caplog.text
 
