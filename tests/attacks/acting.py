@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 
 from attacks.declaring import DONE, Outcome
 from attacks.scene import BASE, Request, Scene
-from support.gateway import Client, lifespan, on_loopback
+from support.gateway import Client, in_front_of, lifespan, on_loopback
 from support.tampering import DATABASE
 
 from loractl.engine.fake import FakeEngine, FakeServer
-from loractl.gateway import BodyLimits, Gateway, GatewaySettings, Reconciler, ReconcilerTimes, ServedRegistry
+from loractl.gateway import BodyLimits, Gateway, GatewaySettings, ReconcilerTimes, ServedRegistry
 from loractl_registry import AdapterVersion, Ref, Registry
 
 MAX_BODY_BYTES = 64 * 2**10
@@ -151,18 +151,16 @@ def _gateway(scene: Scene) -> tuple[Gateway, FakeServer]:
             found = registry.verify([Ref(version.ref.name, version.ref.number)])[0]
         return None if found.is_intact else ", ".join(damage.path for damage in found.damaged)
 
-    engine = FakeEngine(base=BASE)
-    reconciler = Reconciler(
-        engine=engine,
-        registry=ServedRegistry(open_home, scene.home / DATABASE, BASE, "loractl serve"),
-        refusal_of=lambda _: None,
-        verify=verify,
+    gateway, _, server = in_front_of(
+        FakeEngine(base=BASE),
+        ServedRegistry(open_home, scene.home / DATABASE, BASE, "loractl serve"),
+        verify,
         times=ReconcilerTimes(poll_s=0.01, look_s=0.05),
+        settings=GatewaySettings(body=BodyLimits(max_bytes=MAX_BODY_BYTES)),
+        operator_keys=frozenset(() if scene.api_key is None else (scene.api_key,)),
+        is_guarded=scene.api_key is not None,
     )
-    server = FakeServer(engine)
-    keys = frozenset(() if scene.api_key is None else (scene.api_key,))
-    settings = GatewaySettings(body=BodyLimits(max_bytes=MAX_BODY_BYTES), api_keys=keys)
-    return Gateway(server, reconciler=reconciler, settings=settings), server
+    return gateway, server
 
 
 async def _sent(scene: Scene) -> Outcome:

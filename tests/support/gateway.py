@@ -447,6 +447,30 @@ def make_house(
     return House(registry, engine, server, reconciler, controls, memory, gateway, Client(gateway))
 
 
+def in_front_of(
+    engine: FakeEngine,
+    registry: ServedRegistry,
+    verify: Callable[[AdapterVersion], str | None],
+    *,
+    times: ReconcilerTimes | None = None,
+    settings: GatewaySettings | None = None,
+    **options: object,
+) -> tuple[Gateway, Reconciler, FakeServer]:
+    """Put a gateway over a real registry together; `options` are those of `make_controls`."""
+    controls, server = make_controls(engine, **options), FakeServer(engine)  # type: ignore[arg-type]
+    reconciler = Reconciler(
+        engine=engine,
+        registry=registry,
+        refusal_of=no_refusal,
+        verify=verify,
+        controls=controls,
+        times=times or ReconcilerTimes(grace_s=0.3),
+    )
+    live = LiveState(controls, slots=8, fairness="vtc")
+    gateway = Gateway(server, reconciler=reconciler, controls=controls, live=live, settings=settings)
+    return gateway, reconciler, server
+
+
 @contextlib.asynccontextmanager
 async def running(house: House) -> AsyncGenerator[House]:
     """Carry `house` through its lifespan."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from support.gateway import Client, lifespan, make_controls, until
+from support.gateway import Client, in_front_of, lifespan, until
 from support.registry import write_adapter, write_base
 from support.tampering import (
     CUT,
@@ -28,10 +28,8 @@ from support.tampering import (
     run_sql,
 )
 
-from loractl.engine.fake import FakeEngine, FakeServer
-from loractl.gateway import Gateway, Reconciler, ReconcilerTimes, ServedRegistry
-from loractl.gateway.integrity import Verify
-from loractl.gateway.live import LiveState
+from loractl.engine.fake import FakeEngine
+from loractl.gateway import Gateway, Reconciler, ServedRegistry
 from loractl.gateway.watch import RegistryWatch
 from loractl_registry import AdapterVersion, ProvenanceInput, Ref, Registry, Stage
 from loractl_registry.provenance import DataSetTerms
@@ -73,20 +71,6 @@ class Shop:
         return self.registry.promote(ref, actor="ada", to=Stage.LIVE, reason="test").version
 
 
-def in_front_of(engine: FakeEngine, registry: ServedRegistry, verify: Verify) -> tuple[Reconciler, Gateway]:
-    controls = make_controls(engine)
-    reconciler = Reconciler(
-        engine=engine,
-        registry=registry,
-        refusal_of=lambda _: None,
-        verify=verify,
-        controls=controls,
-        times=ReconcilerTimes(grace_s=0.3),
-    )
-    live = LiveState(controls, slots=8, fairness="vtc")
-    return reconciler, Gateway(FakeServer(engine), reconciler=reconciler, controls=controls, live=live)
-
-
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
     home = tmp_path / "home"
@@ -102,7 +86,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
         served = ServedRegistry(
             lambda: Registry.open(home, must_exist=True), home / "registry.db", "base", "loractl serve"
         )
-        reconciler, gateway = in_front_of(engine, served, verify)
+        gateway, reconciler, _ = in_front_of(engine, served, verify)
         yield Shop(registry, engine, reconciler, gateway, Client(gateway))
 
 
@@ -323,7 +307,7 @@ async def test_broken_glass_is_over_by_itself_while_serving(tmp_path: Path) -> N
         served = ServedRegistry(
             lambda: Registry.open(home, clock=lambda: now), home / "registry.db", "base", "serve", lambda: now
         )
-        reconciler, gateway = in_front_of(engine, served, lambda _: None)
+        gateway, reconciler, _ = in_front_of(engine, served, lambda _: None)
         async with lifespan(gateway):
             before = await Client(gateway).ask("bot")
             now += timedelta(hours=1)
