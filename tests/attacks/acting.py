@@ -123,6 +123,20 @@ class SeeHeader:
 
 
 @dataclass(frozen=True)
+class SeeField:
+    """A request with a field that a client may not choose, and whether the engine gets what it says."""
+
+    name: str
+
+    @property
+    def shown(self) -> str:
+        return f"`POST /v1/completions` with `{self.name}`"
+
+    def __call__(self, scene: Scene) -> Outcome:
+        return asyncio.run(_got(scene, self.name))
+
+
+@dataclass(frozen=True)
 class Wire:
     """The scene's bytes over a socket to a real HTTP server; what counts is which requests reach the engine."""
 
@@ -159,6 +173,7 @@ def _gateway(scene: Scene) -> tuple[Gateway, FakeServer]:
         settings=GatewaySettings(body=BodyLimits(max_bytes=MAX_BODY_BYTES)),
         operator_keys=frozenset(() if scene.api_key is None else (scene.api_key,)),
         is_guarded=scene.api_key is not None,
+        clock=scene.clock,
     )
     return gateway, server
 
@@ -174,8 +189,9 @@ async def _sent(scene: Scene) -> Outcome:
             server.reached.clear()
             return await _until_stopped(client, scene)
         outcome = await _once(client, scene.request)
-    if outcome.code != DONE and server.reached:
-        return Outcome(DONE, f"refused, and the engine got it: {server.reached}")
+    generated = [path for _, path in server.reached if path != "/tokenize"]  # counting a prompt is not answering it
+    if outcome.code != DONE and generated:
+        return Outcome(DONE, f"refused, and the engine got it: {generated}")
     return outcome
 
 
@@ -228,6 +244,15 @@ async def _passed(scene: Scene) -> Outcome:
     assert answer.status == _OK, answer
     got = server.headers.get(name.decode())
     return Outcome(DONE if got == value.decode() else "dropped", f"the engine got {name.decode()}: {got}")
+
+
+async def _got(scene: Scene, name: str) -> Outcome:
+    gateway, server = _gateway(scene)
+    async with lifespan(gateway):
+        answer = await Client(gateway).post("/v1/completions", scene.request.body, headers=scene.request.headers)
+    assert answer.status == _OK, answer
+    asked, got = scene.request.body.get(name), server.bodies[-1].get(name)
+    return Outcome(DONE if asked in (None, got) else "replaced", f"the engine got {name}: {got}")
 
 
 @contextlib.contextmanager

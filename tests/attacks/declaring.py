@@ -35,6 +35,7 @@ class Threat(StrEnum):
     GLASS = "Break-glass"
     POLICY = "The policy"
     NAMES = "Names"
+    TENANTS = "Tenants and their keys"
     SERVED = "Asking for what is not served"
     ROUTES = "The engine's other routes"
     FIELDS = "Fields that reach into the engine"

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from attacks import on_effect, on_exports, on_facts, on_files, on_people, on_requests, on_statements, on_store
+from attacks import (
+    on_effect,
+    on_exports,
+    on_facts,
+    on_files,
+    on_people,
+    on_requests,
+    on_statements,
+    on_store,
+    on_tenants,
+)
 from attacks.declaring import Attack
 
 ATTACKS: tuple[Attack, ...] = (
@@ -14,4 +24,5 @@ ATTACKS: tuple[Attack, ...] = (
     *on_facts.ATTACKS,
     *on_people.ATTACKS,
     *on_requests.ATTACKS,
+    *on_tenants.ATTACKS,
 )
