@@ -1,10 +1,11 @@
 """What a flood does to a quiet tenant on a real vLLM on this machine's CPU, with and without fair turns.
 
 A tiny Mixture of Experts with two adapters is served by `loractl serve` with 32 seats, once with `--fairness off` and
-once with `vtc`; both servers run, and one at a time is asked. A quiet tenant asks at a low rate, alone; then beside another that asks a hundred times as often, which
-is more than the engine can answer. Arrivals do not wait for answers. Blocks alone and beside the flood alternate, each
-is one row with every time to first token of the quiet tenant, what of it was the wait for a turn, and the tokens that
-the engine made meanwhile. Then two tenants of weights 1 and 3 keep the engine busy, and each row has what they got.
+once with `vtc`; both servers run, and one at a time is asked. A quiet tenant asks at a low rate, alone; then beside
+another that asks a hundred times as often, which is more than the engine can answer. Arrivals do not wait for answers.
+Each block is one row with every time to first token of the quiet tenant, what of it was the wait for a turn, and the
+tokens that the engine made meanwhile. Then two tenants of weights 1 and 3 keep the engine busy, and each row has what
+they got.
 
 Clients, server and engine share the cores, so the absolute times mean little, and a batch of 32 costs a CPU far more
 than a GPU: every request in it takes longer, whoever goes first. The wait for a turn is what fairness decides.

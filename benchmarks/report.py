@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import statistics
 import subprocess
@@ -114,31 +115,32 @@ def commands() -> str:
 
 def gateway() -> str:
     """Return the section on the gateway, with the table that its benchmark prints."""
-    about, table = reported("gateway")
+    about, table = reported("gateway.jsonl.gz")
     return GATEWAY.format(streams=about["load"]["streams"], cpus=about["cpus"], commit=about["commit"], table=table)
 
 
 def memory() -> str:
     """Return the section on memory."""
-    about, table = reported("gateway_memory")
+    about, table = reported("gateway_memory.jsonl")
     return MEMORY.format(commit=about["commit"], warm=20_000, table=table)
 
 
 def neighbour() -> str:
     """Return the section on the noisy neighbour; a bound that was missed stands there as such."""
-    about, table = reported("neighbour")
+    about, table = reported("neighbour.jsonl")
     facts = {"load": about["load_average"][0], **{name: about[name] for name in ("commit", "vllm", "cpus")}}
     return NEIGHBOUR.format(quiet=about["load"]["quiet_per_s"], table=table, **facts)
 
 
 def reported(name: str) -> tuple[dict[str, Any], str]:
-    """Return the conditions of a benchmark, and the table that it prints of its rows."""
-    file = RESULTS / f"{name}.jsonl"
-    command = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--report", str(file)]
+    """Return the conditions of the benchmark whose rows the file `name` holds, and the table that it prints of them."""
+    file = RESULTS / name
+    script = ROOT / "benchmarks" / f"{name.partition('.')[0]}.py"
+    command = [sys.executable, str(script), "--report", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if not done.stdout:
         raise RuntimeError(done.stderr)
-    with file.open() as stream:
+    with gzip.open(file, "rt") if file.suffix == ".gz" else file.open() as stream:
         return json.loads(stream.readline()), done.stdout.strip()
 
 
