@@ -69,10 +69,10 @@ NEIGHBOUR = """
 A quiet tenant asks a real vLLM, with a tiny model on the CPU and 32 seats, {quiet:g} times a second, alone and beside a
 tenant that asks a hundred times as often (commit `{commit}`, vLLM {vllm}). The load average was {load:.1f} on {cpus}
 cores before it began, and clients, server and engine share them: where it was above their number, the machine had other
-work, and the verdicts say little but for what is off by orders of magnitude. `turn` is the wait for a turn at the engine, which the
-gateway decides; the rest of a time to first token is the tokenizer, the batch that the request shares, and the machine.
-A refused request counts into `turn` alone. Asked for are 1.14 times the time to first token alone, 95 % of the
-throughput without fairness, and shares within 5 % of the weights.
+work, and the verdicts say little but for what is off by orders of magnitude. `turn` is the wait for a turn at the
+engine, which the gateway decides; the rest of a time to first token is the tokenizer, the batch that the request
+shares, and the machine. A refused request counts into `turn` alone. Asked for are 1.14 times the time to first token
+alone, 95 % of the throughput without fairness, and shares within 5 % of the weights.
 
 ```
 {table}
