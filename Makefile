@@ -10,7 +10,7 @@ PACKAGES := loractl kernels registry
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint format types docs generate bench-cli bench-gateway bench-kernels-report clean
+.PHONY: help setup demo serve test lint format types docs generate bench-cli bench-gateway bench-neighbour bench-kernels-report clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-21s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ bench-cli: $(READY_TEST)  ## Time the commands on a registry of 10 000 versions
 
 bench-gateway: $(READY_TEST)  ## Time the gateway at 200 concurrent streams on a fake engine
 	$(BIN)/python benchmarks/gateway.py
+
+bench-neighbour: $(READY_TEST)  ## The gateway's memory over 100 000 requests; a flood beside a quiet tenant on a real vLLM
+	$(BIN)/python benchmarks/gateway_memory.py
+	$(BIN)/python benchmarks/neighbour.py
 
 bench-kernels-report: $(READY_TEST)  ## Rewrite docs/benchmarks-kernels.md and its plots from the raw rows
 	$(BIN)/python kernels/benchmarks/report.py

@@ -9,7 +9,7 @@ the rows alone.
 On a machine that has other work, run it as `chrt -f 10 python benchmarks/gateway.py`: while something else has the
 core, a server and its threads wait for each other many times as long as what is measured here.
 
-    python benchmarks/gateway.py                  # run, append rows to results/gateway.jsonl, print the table
+    python benchmarks/gateway.py                  # run, write results/gateway.jsonl.gz, print the table
     python benchmarks/gateway.py --report FILE    # print the table of rows that are there
 """
 
@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import gzip
 import itertools
 import json
 import os
@@ -50,7 +51,7 @@ from loractl_registry.tenancy import Limits
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
-RESULTS = Path(__file__).parent / "results" / "gateway.jsonl"
+RESULTS = Path(__file__).parent / "results" / "gateway.jsonl.gz"
 VARIANTS = ("direct", "gateway")
 TIMES = ("first_ms", "gap_ms", "worst_gap_ms")
 P50_BOUND_MS, P99_BOUND_MS = 1.0, 5.0
@@ -329,13 +330,14 @@ def main() -> int:
         serve(options.serve, options.token_s, options.port_file)
         return 0
     if options.report:
-        lines = [json.loads(line) for line in options.report.read_text().splitlines()]
+        with gzip.open(options.report, "rt") as file:
+            lines = [json.loads(line) for line in file]
         return 0 if report([row for line in lines if "variant" in line for row in unpacked(line)]) else 1
     load = Load(rounds=options.rounds)
     before = conditions(load)
     rows = run(load)
     options.out.parent.mkdir(exist_ok=True)
-    with options.out.open("w") as file:
+    with gzip.open(options.out, "wt") as file:
         for line in (before, *packed(rows)):
             file.write(json.dumps(line, separators=(",", ":")) + "\n")
     return 0 if report(rows) else 1

@@ -124,11 +124,11 @@ async def test_client_that_never_reads_again_counts_as_gone(tmp_path: Path, room
 
 
 async def test_client_that_reads_slowly_is_waited_for(tmp_path: Path) -> None:
-    house = furnished(tmp_path, settings=GatewaySettings(stall_timeout_s=0.2))
+    house = furnished(tmp_path, settings=GatewaySettings(stall_timeout_s=2.0))
     taken: list[Message] = []
 
     async def slow(message: Message) -> None:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         taken.append(message)
 
     async with running(house):
