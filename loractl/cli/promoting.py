@@ -13,6 +13,7 @@ from loractl.cli.context import AppContext, context_of
 from loractl.cli.glass import warn_of_broken_glass
 from loractl.cli.params import AdapterArgument, OptionalReasonOption, RefArgument, rung
 from loractl.cli.preflight_view import preflight_payload, preflight_summary
+from loractl.cli.proving import prove_first
 from loractl.cli.running import Refusal, refusals_of
 from loractl.cli.style import Style
 from loractl_registry.refs import Ref
@@ -49,6 +50,10 @@ def promote(
     ] = None,
     reason: OptionalReasonOption = None,
     *,
+    prove: Annotated[
+        bool | None,
+        typer.Option("--prove/--no-prove", help="Prove a draft's effect first; if not given, where the policy asks."),
+    ] = None,
     break_glass: Annotated[
         bool,
         typer.Option(
@@ -58,13 +63,15 @@ def promote(
 ) -> None:
     """Move a version up: candidate, approved, live.
 
-    What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. A
-    running server takes it within a second.
+    What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. Where
+    the policy asks for a proof of effect, a draft is proven before, by vLLM if it is installed. A running server takes
+    it within a second.
     """
     app = context_of(ctx)
     if break_glass:
         _break_glass(app, ref, to, reason)
         return
+    prove_first(app, ref, is_wanted=prove)
     with app.working(f"checking {ref}"):
         promotion = app.registry.promote(ref, actor=app.actor, to=to, reason=reason)
     _tell(app, promotion, refusals_of(app.settings.home, promotion.version))

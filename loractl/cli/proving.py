@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +17,8 @@ from loractl.cli.style import Style, clean, count_text
 from loractl.cli.tables import facts
 from loractl.settings import DeviceChoice
 from loractl_registry.records import AdapterVersion
+from loractl_registry.refs import Ref
+from loractl_registry.stages import Stage
 
 if TYPE_CHECKING:
     from loractl.proof import EffectProof, EngineObservation, PromptSet
@@ -64,6 +67,45 @@ def prove(
             f"{version.ref} does not have the effect that it should",
             hint="see the reasons above; no stage has changed",
         )
+
+
+def prove_first(app: AppContext, ref: Ref, *, is_wanted: bool | None) -> None:
+    """Prove the effect of a draft before it becomes a candidate, and keep the proof.
+
+    With `is_wanted` None that is for the policy to say: it is if a rung asks for such a proof and there is none yet.
+
+    Raises:
+        VerificationFailedError: The adapter does not have the effect that it should; its stage has not changed.
+    """
+    version = app.registry.version(ref)
+    if version.stage is not Stage.DRAFT or is_wanted is False or version.base is None:
+        return
+    if is_wanted is None and not (app.registry.policies.wants_effect() and not _has_proof(app, version)):
+        return
+    if importlib.util.find_spec("torch") is None:
+        app.out.warn("no proof of effect is made: neither an engine nor torch is installed")
+        return
+    report = app.registry.preflight(version.ref)
+    with app.working(f"proving {version.ref}"):
+        proof = _prove(app, version, report, None, has_engine=_is_engine_at_hand())
+    app.registry.evidence.add_effect(version.ref, proof.to_json(), actor=app.actor)
+    if not proof.passed:
+        reasons = "; ".join(proof.verdict.reasons)
+        raise VerificationFailedError(
+            f"{version.ref} does not have the effect that it should: {clean(reasons)}",
+            hint=f"it stays a draft; see: loractl evidence list {version.ref}",
+        )
+
+
+def _has_proof(app: AppContext, version: AdapterVersion) -> bool:
+    return any(kept.type == "effect" and kept.passed for kept in app.registry.evidence.select(version.ref))
+
+
+def _is_engine_at_hand() -> bool:
+    from loractl.engine.plan import Device
+    from loractl.serving.device import has_vllm_build
+
+    return any(map(has_vllm_build, Device))
 
 
 def _prove(

@@ -168,6 +168,17 @@ class HomePolicies:
 
         return explain(self._context, ref, actor=actor, to=to, tenant=tenant, identity=identity)
 
+    def wants_effect(self) -> bool:
+        """Whether some rung asks for a proof of effect.
+
+        Raises:
+            PolicyFileError: The policy of the home is malformed.
+        """
+        text = self.text()
+        adapter = parse_policy(text.data, name=text.name).document.adapter
+        rungs = () if adapter is None else adapter.rungs()
+        return any(rule.type == "effect" for _, rung in rungs if rung is not None for rule in rung.evidence)
+
     def require_engine(self) -> None:
         """Return if the policy lets the installed engine serve.
 

@@ -99,3 +99,30 @@ def test_adapter_of_an_unknown_base_is_refused(home, tmp_path):
     assert proven.code != 0
     assert "stray@1" in proven.err
     assert "--base" in proven.err
+
+
+ASKING = """
+base.by = ["anyone"]
+[adapter.candidate]
+by = ["anyone"]
+[adapter.approved]
+by = ["anyone"]
+[[adapter.approved.evidence]]
+type = "effect"
+"""
+
+
+@pytest.mark.engine
+def test_promotion_to_candidate_proves_first_where_the_policy_asks_for_it(home):
+    (home / "policy.toml").write_text(ASKING)
+
+    refused = loractl(home, "promote", "silent@1")
+    skipped = loractl(home, "promote", "silent@1", "--to", "approved", "--no-prove")
+    good = loractl(home, "promote", "good@1", "--to", "approved", "--json")
+
+    assert (refused.code, skipped.code) == (3, 3)
+    assert "does not have the effect that it should" in refused.err
+    assert "adapter.approved.evidence" in skipped.err
+    assert [one["passed"] for one in kept_for(home, "silent@1")][-1] is False
+    assert (good.code, good.data["stage"]) == (0, "approved")
+    assert any(one["passed"] for one in kept_for(home, "good@1") if one["type"] == "effect")
