@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import uuid
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
-from loractl.gateway.amounts import amounts_of, check_answers, hold_to_bounds, needs_count
+from loractl.gateway.amounts import Amounts, amounts_of, check_answers, hold_to_bounds, needs_count
 from loractl.gateway.asgi import ASGIApp, Headers, Message, Receive, Scope, Send, headers_of, send_answer
 from loractl.gateway.bodies import BodyLimits, ClientGoneError, model_of, parse_request, read_body, render_request
 from loractl.gateway.callers import Caller
@@ -62,6 +64,13 @@ class GatewaySettings:
     body: BodyLimits = field(default_factory=BodyLimits)
     queue_timeout_s: float | None = 60.0
     stall_timeout_s: float = 30.0
+
+
+class Asked(NamedTuple):
+    """Who asks, and who is asked."""
+
+    caller: Caller
+    target: Target
 
 
 class Gateway:
@@ -150,8 +159,9 @@ class Gateway:
                 await answer_metrics(self._app, asked, replay(b"", receive), send, self._controls.numbers())
             case Route.STATE:
                 door.require_operator(headers)
-                state = self._live.document(self._reconciler, await self._trouble())
-                await _send_json(send, state, extra=_NOT_KEPT)
+                gathered = self._live.gathered(self._reconciler, await self._trouble())
+                body = await asyncio.to_thread(lambda: _json(gathered()))
+                await send_answer(send, status=OK_STATUS, body=body, extra=_NOT_KEPT)
             case Route.PAGE:
                 file = None if name is None else asset(name)
                 if file is None:
@@ -176,35 +186,41 @@ class Gateway:
         # Boarding follows resolving without a pause: a revocation finds the request either not resolved or on its way.
         with ExitStack() as stack:
             flight = stack.enter_context(self._reconciler.flights.board(target.version.ref)) if target.version else None
-            amounts = amounts_of(route, request)
-            check_answers(amounts, caller)
-            if needs_count(amounts, caller, target.adapter):
-                longest = await longest_prompt(
-                    self._app, scope, receive, route=route, request=request, model=target.model
-                )
-                amounts = replace(amounts, longest_input=amounts.most_input if longest is None else longest)
-            amounts = hold_to_bounds(route, request, amounts, caller, target.adapter)
+            amounts = await self._bounded(route, request, scope, receive, Asked(caller, target))
             exchange.reserved(controls.reserve(caller, target.adapter, amounts))
-            asked = controls.turn(caller, target, amounts, deadline_s=self._settings.queue_timeout_s)
-            async with turn_of(controls.admission, asked, receive, flight) as grant:
+            turn = controls.turn(caller, target, amounts, deadline_s=self._settings.queue_timeout_s)
+            async with turn_of(controls.admission, turn, receive, flight) as grant:
                 exchange.begins(grant, input_tokens=amounts.input_tokens)
                 request["model"] = target.model
                 if caller.salt is not None:
                     request["cache_salt"] = caller.salt
-                hides_usage = ask_for_usage(route, request)
+                meter = Meter(
+                    exchange,
+                    route,
+                    hides_usage=ask_for_usage(route, request),
+                    ask_engine=partial(self._reconciler.engine.counts_of, exchange.id),
+                )
                 body = await render_request(request, size_hint=len(received))
-                forwarded = rewritten(
+                judged = rewritten(
                     scope, path=route.path, request_id=exchange.id, body=body, trace=exchange.trace_headers
                 )
-                engine = self._reconciler.engine
-                meter = Meter(
-                    exchange, route, hides_usage=hides_usage, ask_engine=partial(engine.counts_of, exchange.id)
-                )
                 with impatient(send, self._settings.stall_timeout_s) as patient:
-                    await self._forward(meter, forwarded, replay(body, receive), patient, flight)
+                    await self._forward(meter, judged, replay(body, receive), patient, flight)
                 exchange.outcome = exchange.outcome or meter.outcome()
                 if flight is not None and flight.is_refused:
                     exchange.outcome = Outcome.ABORTED
+
+    async def _bounded(
+        self, route: Route, request: dict[str, object], scope: Scope, receive: Receive, asked: Asked
+    ) -> Amounts:
+        """Hold `request` to what its tenant may have, and return how much it asks for."""
+        caller, target = asked
+        amounts = amounts_of(route, request)
+        check_answers(amounts, caller)
+        if needs_count(amounts, caller, target.adapter):
+            longest = await longest_prompt(self._app, scope, receive, route=route, request=request, model=target.model)
+            amounts = replace(amounts, longest_input=amounts.most_input if longest is None else longest)
+        return hold_to_bounds(route, request, amounts, caller, target.adapter)
 
     async def _forward(self, meter: Meter, scope: Scope, receive: Receive, send: Send, flight: Flight | None) -> None:
         app = meter.watching(self._app)
@@ -258,5 +274,9 @@ class Gateway:
         await self._app(scope, receive_and_stop, start_and_send)
 
 
-async def _send_json(send: Send, value: object, *, status: int = OK_STATUS, extra: Headers = ()) -> None:
-    await send_answer(send, status=status, body=json.dumps(value, separators=(",", ":")).encode(), extra=extra)
+async def _send_json(send: Send, value: object, *, status: int = OK_STATUS) -> None:
+    await send_answer(send, status=status, body=_json(value))
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()

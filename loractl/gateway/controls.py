@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from loractl.fairness import AdmissionController, Request
@@ -14,7 +13,7 @@ from loractl.gateway.exchange import Journal
 from loractl.gateway.table import Target
 from loractl.observability.snapshot import Snapshot
 from loractl.quotas import Quotas, Refusal, Reservation, UnknownTenantError
-from loractl_registry import VersionRef
+from loractl_registry import ServingSnapshot
 
 _logger = logging.getLogger(__name__)
 
@@ -73,7 +72,9 @@ class Controls:
         for name in gone:
             self.journal.metrics.tenant_removed(name)
 
-    def left(self, refs: Iterable[VersionRef]) -> None:
-        """Drop the series of versions that do not serve any more."""
-        for ref in refs:
-            self.journal.metrics.retired(ref.name, str(ref.number))
+    def serves(self, now: ServingSnapshot, before: ServingSnapshot) -> None:
+        """Count what serves: drop the series of versions that do not any more, and tell which ones nobody reviewed."""
+        metrics = self.journal.metrics
+        for ref in {version.ref for version in before.versions} - {version.ref for version in now.versions}:
+            metrics.retired(ref.name, str(ref.number))
+        metrics.unreviewed((ref.name, str(ref.number)) for ref, terms in now.terms.items() if terms.is_unreviewed)

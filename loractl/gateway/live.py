@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 from loractl.gateway.controls import Controls
 from loractl.gateway.reconciler import Reconciler
@@ -31,10 +32,14 @@ class LiveState:
         self._controls, self._slots, self._fairness = controls, slots, fairness
         self._started = time.monotonic()
 
-    def document(self, reconciler: Reconciler, trouble: str | None) -> dict[str, object]:
-        """Return the state of this moment, `trouble` being what ``/health`` says is wrong; see `live_state`."""
+    def gathered(self, reconciler: Reconciler, trouble: str | None) -> Callable[[], dict[str, object]]:
+        """Gather this moment, `trouble` being what ``/health`` says is wrong, and return what makes the document of it.
+
+        Making it takes milliseconds, is a pure function of copies, and belongs on another thread.
+        """
         snapshot, room = reconciler.snapshot, reconciler.engine.room()
-        return live_state(
+        return partial(
+            live_state,
             self._controls.numbers(),
             now=utc_now(),
             base=BaseFacts(snapshot.base.name, snapshot.base.digest),
@@ -42,7 +47,7 @@ class LiveState:
             fairness=self._fairness,
             capacity=EngineFacts(room.max_num_seqs, self._slots, room.kv_use),
             adapters=[AdapterFacts(one.ref.name, one.ref.number, one.stage.value) for one in snapshot.versions],
-            tenants=self._tenants(),
+            tenants=tuple(self._tenants()),
             uptime_s=time.monotonic() - self._started,
         )
 

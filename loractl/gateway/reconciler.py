@@ -126,6 +126,7 @@ class Reconciler:
         if snapshot is None or sight.callers is None:
             raise RuntimeError("a reconciler can be started only once")
         self._controls.adopt(sight.callers)
+        self._controls.serves(snapshot, snapshot)
         self._holdings = Holdings(snapshot, self._refusal_of)
         self._table = ServingTable.base_only(snapshot.base)
         self._tell_refused(snapshot)
@@ -232,9 +233,8 @@ class Reconciler:
         if sight.callers is not None:
             self._controls.adopt(sight.callers)
         if sight.snapshot is not None:
-            before = {version.ref for version in self._holdings.snapshot.versions}
+            self._controls.serves(sight.snapshot, self._holdings.snapshot)
             self._holdings.adopt(sight.snapshot)
-            self._controls.left(before - {version.ref for version in sight.snapshot.versions})
             self._refresh()
             self._tell_refused(sight.snapshot)
 

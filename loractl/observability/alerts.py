@@ -10,7 +10,7 @@ import yaml
 
 from loractl.observability import definitions as of
 from loractl.observability.outcomes import FAULTS, Outcome
-from loractl.observability.promql import increase, quantile, rate, ratio, with_outcome, with_start
+from loractl.observability.promql import increase, level, quantile, rate, ratio, with_outcome, with_start
 
 _WINDOW = "5m"
 _VERSION = "{{ $labels.adapter }}@{{ $labels.version }}"
@@ -77,6 +77,14 @@ def _answer_rules() -> tuple[AlertRule, ...]:
             "warning",
             f"{_VERSION}: the 99th percentile of the time to first token is {{{{ $value | humanizeDuration }}}}",
             "Compare with the queue time: if that is long too, the engine has more work than it can do.",
+        ),
+        AlertRule(
+            "LoractlBreakGlass",
+            f"{level(of.UNREVIEWED, by=by)} > 0",
+            "1m",
+            "warning",
+            f"{_VERSION} serves by break-glass, without the approvals that the policy asks for",
+            "loractl show says who broke it, why, and when it is over; loractl review has what a reviewer needs.",
         ),
         AlertRule(
             "LoractlQueueTimeLong",

@@ -157,6 +157,7 @@ def _engine() -> tuple[Panel, ...]:
     dropped = rate(of.RECORDS_DROPPED, by=of.RECORDS_DROPPED.labels)
     return (
         _graph("Adapters in slots", of.RESIDENT, "short", (level(of.RESIDENT), "in slots")),
+        _graph("Adapters by break-glass", of.UNREVIEWED, "short", (level(of.UNREVIEWED), "without approval")),
         _graph(
             "Records of requests",
             of.RECORDS_WRITTEN,

@@ -158,6 +158,12 @@ RESIDENT = Metric(
     "1 for each adapter version whose weights are in a slot of the engine.",
     ("adapter", "version"),
 )
+UNREVIEWED = Metric(
+    "loractl_adapter_unreviewed",
+    MetricType.GAUGE,
+    "1 for each adapter version that serves by break-glass, without the approvals that the policy asks for.",
+    ("adapter", "version"),
+)
 SERIES = Metric("loractl_metric_series", MetricType.GAUGE, "Label sets that have series of their own.")
 FOLDS = Metric("loractl_metric_folds", MetricType.COUNTER, "Label sets whose series were dropped since the start.")
 RECORDS_WRITTEN = Metric("loractl_records_written", MetricType.COUNTER, "Records of requests that were kept.")
@@ -184,6 +190,6 @@ REQUEST_METRICS = (
     IN_FLIGHT,
 )
 """What is recorded for each label set of `SERIES_LABELS`."""
-OWN_METRICS = (RESIDENT, SERIES, FOLDS, RECORDS_WRITTEN, RECORDS_DROPPED)
+OWN_METRICS = (RESIDENT, UNREVIEWED, SERIES, FOLDS, RECORDS_WRITTEN, RECORDS_DROPPED)
 """What is recorded once for the whole server."""
 METRICS = (*REQUEST_METRICS, *OWN_METRICS)

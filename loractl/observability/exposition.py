@@ -12,6 +12,7 @@ from loractl.observability.definitions import (
     RESIDENT,
     SERIES,
     SERIES_LABELS,
+    UNREVIEWED,
     WAITING,
     Metric,
     MetricType,
@@ -102,8 +103,9 @@ def _histogram_samples(metric: Metric, labels: str, series: Series) -> Iterator[
 def _own_samples(metric: Metric, snapshot: Snapshot) -> Iterator[str]:
     if metric is SERIES:
         yield f"{metric.sample} {len(snapshot.series)}"
-    elif metric is RESIDENT:
-        shown, rest = snapshot.resident[: snapshot.max_series], snapshot.resident[snapshot.max_series :]
+    elif metric in (RESIDENT, UNREVIEWED):
+        marked = snapshot.resident if metric is RESIDENT else snapshot.unreviewed
+        shown, rest = marked[: snapshot.max_series], marked[snapshot.max_series :]
         for pair in shown:
             yield f"{metric.sample}{{{_labels(metric.labels, pair)}}} 1"
         if rest:

@@ -90,6 +90,7 @@ class Metrics:
         self._candidates = Candidates(self._limits.max_candidates)
         self._revoked: OrderedDict[tuple[str, str], None] = OrderedDict()
         self._resident: tuple[tuple[str, str], ...] = ()
+        self._unreviewed: tuple[tuple[str, str], ...] = ()
         self._own = dict.fromkeys(
             [(FOLDS, ""), (RECORDS_WRITTEN, ""), *((RECORDS_DROPPED, reason) for reason in DropReason)], 0
         )
@@ -137,6 +138,12 @@ class Metrics:
         with self.lock:
             self._resident = found
 
+    def unreviewed(self, versions: Iterable[tuple[str, str]]) -> None:
+        """Note which adapter versions, as (adapter, version), serve by break-glass now."""
+        found = tuple(sorted(set(versions)))
+        with self.lock:
+            self._unreviewed = found
+
     def records_written(self, count: int) -> None:
         """Count records that were kept."""
         with self.lock:
@@ -152,7 +159,7 @@ class Metrics:
         with self.lock:
             self._rank()
             states = tuple(each.copy() for each in (*self._series.values(), self._other, self._folded))
-            return Snapshot(states, self._resident, dict(self._own), self._limits.max_series)
+            return Snapshot(states, self._resident, self._unreviewed, dict(self._own), self._limits.max_series)
 
     def _series_of(self, labels: LabelSet) -> Series:
         series = self._series.get(labels)

@@ -16,12 +16,14 @@ class Snapshot:
     Attributes:
         series: By label set; those of `OTHER` and `FOLDED` last.
         resident: The (adapter, version) pairs in the engine's slots.
+        unreviewed: Those that serve by break-glass.
         own: The metrics that are kept once for the whole server.
         max_series: How many label sets are exposed at most.
     """
 
     series: tuple[Series, ...]
     resident: tuple[tuple[str, str], ...]
+    unreviewed: tuple[tuple[str, str], ...]
     own: Mapping[Key, int]
     max_series: int
 

@@ -212,11 +212,13 @@ class ServingTerms:
         tenants: Names and patterns of those who may use it; ``*`` alone for everybody.
         data_classes: Classes of data that it has to do with.
         statement: Digest of the signed statement that says so.
+        is_unreviewed: Whether it serves by break-glass, without the approvals and evidence that the policy asks for.
     """
 
     tenants: tuple[str, ...]
     data_classes: tuple[str, ...]
     statement: str
+    is_unreviewed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from loractl_registry._context import Context
@@ -12,9 +13,9 @@ from loractl_registry.errors import RegistryError
 from loractl_registry.ledger.admissions import admissions_of, objection_to_base
 from loractl_registry.ledger.chains import checked_chain, read_checkpoint
 from loractl_registry.ledger.file_signatures import signature_objection
-from loractl_registry.ledger.standing import Standings, objection_to, standings_of
+from loractl_registry.ledger.standing import Standing, Standings, objection_to, standings_of
 from loractl_registry.reading import earlier_numbers, live_stacks, stored_base
-from loractl_registry.records import AdapterVersion, Base, ServingSnapshot
+from loractl_registry.records import AdapterVersion, Base, ServingSnapshot, ServingTerms
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage
 from loractl_registry.trust import Chain, MissingCheckpointError, TrustError
@@ -52,8 +53,12 @@ def snapshot(context: Context, base: str) -> ServingSnapshot:
     servable = tuple(version for version in rows if version.ref not in refused)
     ends = [end for version in servable if (end := standings[version.ref].expires) is not None]
     until = min(ends, default=None)
-    terms = {version.ref: standings[version.ref].terms for version in servable}
+    terms = {version.ref: _terms(standings[version.ref]) for version in servable}
     return ServingSnapshot(sequence, admitted, servable, _previously(servable, events), refused, None, until, terms)
+
+
+def _terms(standing: Standing) -> ServingTerms:
+    return replace(standing.terms, is_unreviewed=standing.break_glass is not None)
 
 
 def _objection_to(base: Base, chain: Chain) -> str | None:

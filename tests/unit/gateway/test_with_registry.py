@@ -309,12 +309,14 @@ async def test_broken_glass_is_over_by_itself_while_serving(tmp_path: Path) -> N
         )
         gateway, reconciler, _ = in_front_of(engine, served, lambda _: None)
         async with lifespan(gateway):
-            before = await Client(gateway).ask("bot")
+            before, loud = await Client(gateway).ask("bot"), await Client(gateway).get("/metrics")
             now += timedelta(hours=1)
             await until(lambda: reconciler.table.resolve("bot") is None and not engine.admitted())
-            after = await Client(gateway).ask("bot@1")
+            after, quiet = await Client(gateway).ask("bot@1"), await Client(gateway).get("/metrics")
 
     assert (before.status, after.status) == (200, 404)
+    assert 'loractl_adapter_unreviewed{adapter="bot",version="1"} 1' in loud.body.decode()
+    assert "loractl_adapter_unreviewed{" not in quiet.body.decode()
 
 
 async def test_tenant_uses_what_was_signed_for_it_and_its_classes_of_data(shop: Shop, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from loractl.observability.definitions import (
     RECORDS_DROPPED,
     REQUESTS,
     RESIDENT,
+    UNREVIEWED,
     MetricType,
 )
 from loractl.observability.exposition import beside, open_metrics_exposition, text_exposition
@@ -115,6 +116,17 @@ def test_residents_beyond_the_bound_are_one_series(metrics, expose, parse):
 
     residents = {key[1][1]: value for key, value in found.items() if key[0] == RESIDENT.sample}
     assert residents == {"a": 1, "b": 1, "c": 1, OTHER: 2}
+
+
+@FORMATS
+def test_what_serves_by_break_glass_is_marked(metrics, expose, parse):
+    metrics.unreviewed([("bot", "3")])
+
+    found = samples(parse, expose(metrics.snapshot()))
+
+    assert [key for key in found if key[0] == UNREVIEWED.sample] == [
+        (UNREVIEWED.sample, ("adapter", "bot"), ("version", "3"))
+    ]
 
 
 @FORMATS
