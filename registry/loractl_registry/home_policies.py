@@ -26,6 +26,7 @@ from loractl_registry.policies.errors import PolicyFileError
 from loractl_registry.policies.toml_text import MAX_BYTES
 from loractl_registry.refs import Ref, VersionRef
 from loractl_registry.stages import Stage
+from loractl_registry.trust._small_files import read_small
 
 if TYPE_CHECKING:
     from loractl_registry.explaining import Explanation
@@ -107,9 +108,7 @@ class HomePolicies:
         path = file or self._context.home / POLICY_FILE
         with os_errors_named(path):
             try:
-                with path.open("rb") as stream:
-                    # One byte more than a policy may have, to see that there is more.
-                    return PolicyText(path, stream.read(MAX_BYTES + 1))
+                return PolicyText(path, read_small(path, MAX_BYTES)[0])
             except FileNotFoundError:
                 if file is not None:
                     raise
