@@ -10,6 +10,7 @@ import typer
 from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import context_of
+from loractl.cli.evidence_view import evidence_lines, evidence_payload
 from loractl.cli.history import diff_lines
 from loractl.cli.params import AsOption
 from loractl.cli.style import Style, clean
@@ -68,6 +69,8 @@ def _payload(one: Waiting) -> dict[str, object]:
             "files": payloads.change_rows(compared.files),
             "tensors": payloads.change_rows(compared.tensors),
         },
+        "evidence": [evidence_payload(each) for each in one.evidence],
+        "live_evidence": [evidence_payload(each) for each in one.live_evidence],
         "modules": [payloads.plain(change) for change in one.changes],
     }
 
@@ -85,6 +88,11 @@ def _lines(found: Review, style: Style) -> Iterator[str]:
         else:
             yield from heading("against the live version", style)
             yield from diff_lines(one.diff, style)
+        yield from heading("evidence", style)
+        yield from evidence_lines(one.evidence, style) if one.evidence else ("none",)
+        if one.live_evidence:
+            yield from heading("evidence about the live version", style)
+            yield from evidence_lines(one.live_evidence, style)
         yield from heading("change per module", style)
         yield from table(_COLUMNS, map(_cells, one.changes), style)
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from loractl_registry._context import Context
 from loractl_registry._store import bases, versions
 from loractl_registry.approving import next_rung
+from loractl_registry.attestations import EvidenceRecord
 from loractl_registry.change_norms import ModuleChange, changes_of_modules
 from loractl_registry.checking import diff
+from loractl_registry.evidence import EvidenceShelf
 from loractl_registry.ledger.chains import checked_chain, read_checkpoint
 from loractl_registry.ledger.facts import facts_of
 from loractl_registry.ledger.judging import Judge, approval_facts, home_policy, standing_approvals
@@ -35,6 +37,7 @@ class Waiting:
         open: What the policy does not find met: the approvals, and evidence or anything else that is missing.
         live: The version of the same name that is live now, None if there is none.
         diff: From that one; None if there is none.
+        evidence: About it; `live_evidence` is about the live one.
         changes: How far each module is from the live version's, or from the base where none is live.
     """
 
@@ -43,6 +46,8 @@ class Waiting:
     open: tuple[Finding, ...]
     live: AdapterVersion | None
     diff: VersionDiff | None
+    evidence: tuple[EvidenceRecord, ...]
+    live_evidence: tuple[EvidenceRecord, ...]
     changes: tuple[ModuleChange, ...]
 
 
@@ -130,4 +135,6 @@ def _waiting(
     compared = None if live is None or live.ref == version.ref else diff(context, live.ref, version.ref)
     # Who may climb is no matter of the one who approves.
     missing = tuple(one for one in denials if not one.rule.endswith(".by"))
-    return Waiting(version, to, missing, live, compared, changes)
+    shelf = EvidenceShelf(context)
+    about_live = () if live is None else shelf.select(live.ref)
+    return Waiting(version, to, missing, live, compared, shelf.select(version.ref), about_live, changes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from support.tampering import FLIP, run_sql
 
@@ -49,6 +51,21 @@ def test_review_shows_what_waits_with_what_is_open_and_the_change_from_what_is_l
         "model.layers.0.self_attn.v_proj",
     }
     assert all(one["change"] > 0 and one["before"] > 0 for one in found["modules"])
+
+
+def test_review_shows_evidence_about_what_waits_and_about_what_is_live(cli, team, tmp_path, monkeypatch):
+    results = tmp_path / "results.json"
+    monkeypatch.setenv("LORACTL_IDENTITY", "bob")
+    for ref, value in (("support-bot@3", 0.7), ("support-bot@2", 0.6)):
+        results.write_text(json.dumps({"metrics": {"acc": value}}))
+        assert cli("evidence", "add", ref, str(results), "--type", "eval").code == 0
+
+    found = waiting(cli("review", "--json"))["support-bot@3"]
+    shown = cli("review").out
+
+    assert [one["metrics"] for one in found["evidence"]] == [{"acc": 0.7}]
+    assert [one["metrics"] for one in found["live_evidence"]] == [{"acc": 0.6}]
+    assert "evidence about the live version" in shown
 
 
 def test_review_as_text_names_modules_and_what_is_open(cli, team):
