@@ -87,6 +87,7 @@ class Settings:
         home: Folder of the registry.
         actor: Who appears in the audit log.
         identity: Whose private key signs; None takes the only one in the home.
+        witness: File that keeps the signed checkpoint besides the home; in a git work tree, it is committed.
         max_adapters: Adapters that the engine holds at once; None leaves it to the plan.
         max_rank: Largest adapter rank that the engine takes; None leaves it to the plan.
         queue_timeout_s: Longest wait of a request for its turn.
@@ -99,6 +100,7 @@ class Settings:
     home: Path
     actor: str
     identity: str | None
+    witness: Path | None
     device: DeviceChoice
     host: str
     port: int
@@ -362,6 +364,7 @@ _SETTINGS: dict[str, _Setting] = {
     "home": _Setting(_path, _default_home, "--home"),
     "actor": _Setting(_actor, _default_actor),
     "identity": _Setting(_identity, lambda _: None),
+    "witness": _Setting(_path, lambda _: None),
     "device": _Setting(_choice(DeviceChoice), lambda _: DeviceChoice.AUTO, "--device"),
     "host": _Setting(_host, lambda _: "127.0.0.1", "--host"),
     "port": _Setting(_number(0, 65535), lambda _: 8000, "--port"),

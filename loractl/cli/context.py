@@ -64,7 +64,7 @@ class AppContext:
         from loractl_registry import Registry  # help and completion must not pay for it
 
         held = self.settings
-        opened = Registry.open(held.home, identity=held.identity, passphrase=self.passphrase())
+        opened = Registry.open(held.home, identity=held.identity, passphrase=self.passphrase(), witness=held.witness)
         return self.stack.enter_context(opened)
 
     def passphrase(self, variable: str | None = None) -> Callable[[], str] | None:

@@ -102,6 +102,7 @@ def _request(app: AppContext, base: str, engine_args: list[str]) -> ServeRequest
         max_adapters=settings.max_adapters,
         max_rank=settings.max_rank,
         engine_args=tuple(engine_args),
+        witness=settings.witness,
         traffic=TrafficSettings(settings.fairness, settings.queue_timeout_s, settings.records, settings.trace_endpoint),
         log_level=settings.log_level,
     )

@@ -62,7 +62,7 @@ def add_adapters(stage: Stage) -> None:
     stage.type_as(OSCAR, f"loractl base add {BASE} {stage.files.base} --licence Apache-2.0")
     for name in (PIRATE, SHAKESPEARE):
         stage.type_as(CARL, f"loractl add {name} {stage.files.adapter(name)}")
-        stage.type_as(CARL, f"loractl promote {name}@1")
+        stage.type_as(CARL, f"loractl promote {name}@1 --no-prove")
     stages = stage.stages()
     wanted = {f"{PIRATE}@1": "candidate", f"{SHAKESPEARE}@1": "candidate"}
     stage.observe(TeamClaim.ADDED, str(stages), is_seen=stages == wanted)

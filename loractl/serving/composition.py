@@ -66,7 +66,7 @@ def compose(app: ASGIApp, server: object, config: EngineConfig) -> Gateway:
     reconciler = Reconciler(
         engine=engine,
         registry=ServedRegistry(
-            open=lambda: Registry.open(config.home, must_exist=True),
+            open=lambda: Registry.open(config.home, must_exist=True, witness=config.witness),
             database=config.home / "registry.db",
             base=config.base,
             actor=config.actor,

@@ -29,6 +29,7 @@ class EngineConfig:
     Attributes:
         instance: What tells this server from any other at the same address.
         is_guarded: Whether a key is wanted even while there are no tenants.
+        witness: File that keeps the signed checkpoint besides the home.
         traffic: How requests are queued, recorded and traced.
     """
 
@@ -39,6 +40,7 @@ class EngineConfig:
     instance: str
     log_level: LogLevel
     is_guarded: bool
+    witness: Path | None
     traffic: TrafficSettings
 
     def write(self) -> Path:
@@ -51,6 +53,7 @@ class EngineConfig:
             "instance": self.instance,
             "log_level": self.log_level.value,
             "is_guarded": self.is_guarded,
+            "witness": None if self.witness is None else str(self.witness),
             "traffic": self.traffic.to_json(),
         }
         path = run_folder(self.home) / f"{self.base}.config"
@@ -78,6 +81,7 @@ class EngineConfig:
                 instance=str(body["instance"]),
                 log_level=LogLevel(body["log_level"]),
                 is_guarded=body["is_guarded"] is True,
+                witness=None if body["witness"] is None else Path(body["witness"]),
                 traffic=TrafficSettings.from_json(body["traffic"]),
             )
         except (OSError, ValueError, KeyError, TypeError, PlanError) as error:

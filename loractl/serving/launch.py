@@ -189,6 +189,7 @@ def _run(request: ServeRequest, server: PreparedServer, ui: ServeUi) -> int:
         instance=secrets.token_hex(16),
         log_level=request.log_level,
         is_guarded=chosen is not None or not is_loopback(request.host),
+        witness=request.witness,
         traffic=request.traffic,
     )
     with Inbox() as inbox, _engine(request, server, config, inbox) as process:

@@ -29,6 +29,7 @@ class ServeRequest:
         max_adapters: Adapters that the engine holds at once; None leaves it to the plan.
         max_rank: Largest adapter rank that the engine takes; None leaves it to the plan.
         engine_args: What the user wrote after ``--``.
+        witness: File that keeps the signed checkpoint besides the home.
         traffic: How requests are queued, recorded and traced.
         override_advisories: Ids of advisories that would refuse, and that somebody decided to serve with.
         override_reason: Why; kept in the audit log.
@@ -46,6 +47,7 @@ class ServeRequest:
     engine_args: tuple[str, ...] = ()
     log_level: LogLevel = LogLevel.INFO
     drain_s: float = DRAIN_S
+    witness: Path | None = None
     traffic: TrafficSettings = field(default_factory=TrafficSettings)
     override_advisories: tuple[str, ...] = ()
     override_reason: str | None = None

@@ -42,13 +42,18 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """One open home: its database, its content store, its clock, and who signs."""
+    """One open home: its database, its content store, its clock, and who signs.
+
+    Attributes:
+        witness: Where the checkpoint is kept besides in the home; None for nowhere.
+    """
 
     home: Path
     database: Database
     contents: ContentStore
     clock: Callable[[], datetime]
     signing: SigningChoice = SigningChoice()
+    witness: Path | None = None
     verified: Verified = field(default_factory=Verified)
 
     def path_of(self, digest: str) -> Path:

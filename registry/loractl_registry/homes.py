@@ -16,7 +16,13 @@ STORE = "store"
 
 
 def open_home(
-    home: Path, *, clock: Callable[[], datetime], must_exist: bool, signing: SigningChoice, timeout_s: float
+    home: Path,
+    *,
+    clock: Callable[[], datetime],
+    must_exist: bool,
+    signing: SigningChoice,
+    witness: Path | None,
+    timeout_s: float,
 ) -> Context:
     """Open `home`, and create what is missing unless it `must_exist`."""
     path = home / DATABASE
@@ -25,4 +31,4 @@ def open_home(
             raise HomeNotFoundError(home)
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
     database = Database.open(path, clock=clock, busy_timeout_s=timeout_s)
-    return Context(home, database, ContentStore(home / STORE), clock, signing)
+    return Context(home, database, ContentStore(home / STORE), clock, signing, witness)

@@ -58,6 +58,7 @@ class Registry(Facets, Governing, Attested):
         must_exist: bool = False,
         identity: str | None = None,
         passphrase: Callable[[], str] | None = None,
+        witness: Path | None = None,
         busy_timeout_s: float = 5.0,
     ) -> Registry:
         """Open the registry in `home`, and create or migrate it where needed.
@@ -68,6 +69,7 @@ class Registry(Facets, Governing, Attested):
             must_exist: Refuse a home that holds no registry instead of creating one.
             identity: Whose private key signs; default the only one in the home.
             passphrase: Asked where that key is encrypted.
+            witness: File that keeps the checkpoint too, out of reach of who can write the home; see `choose_witness`.
             busy_timeout_s: How long to wait for another process that is writing.
 
         Raises:
@@ -75,7 +77,11 @@ class Registry(Facets, Governing, Attested):
             NewerDatabaseError, DamagedDatabaseError, LockedError, ReadOnlyError, DiskFullError: As their names say.
         """
         signing = SigningChoice(identity, passphrase)
-        return cls(homes.open_home(home, clock=clock, must_exist=must_exist, signing=signing, timeout_s=busy_timeout_s))
+        return cls(
+            homes.open_home(
+                home, clock=clock, must_exist=must_exist, signing=signing, witness=witness, timeout_s=busy_timeout_s
+            )
+        )
 
     def close(self) -> None:
         """Close the database; safe to repeat."""

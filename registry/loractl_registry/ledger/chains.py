@@ -21,7 +21,9 @@ from loractl_registry.trust import (
     MissingCheckpointError,
     RollbackError,
     Signer,
+    Witness,
     check_witness,
+    choose_witness,
     sign_checkpoint,
     to_the_second,
     verify_chain,
@@ -37,14 +39,21 @@ _LOCK = "checkpoint.lock"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """The checkpoint as it was read before the database, which can only have gone on since."""
+    """The checkpoint as it was read before the database, which can only have gone on since.
+
+    Attributes:
+        place: Where it is kept.
+        elsewhere: As the witness outside of the home has it; None if there is no such witness.
+    """
 
     envelope: bytes | None
+    place: str = CHECKPOINT
+    elsewhere: Seen | None = None
 
     def read(self) -> bytes:
         """Return the envelope, or raise `MissingCheckpointError`."""
         if self.envelope is None:
-            raise MissingCheckpointError(CHECKPOINT)
+            raise MissingCheckpointError(self.place)
         return self.envelope
 
     def write(self, envelope: bytes) -> None:
@@ -53,15 +62,21 @@ class Seen:
 
 def read_checkpoint(context: Context) -> Seen:
     """Return the checkpoint of the home. Read it before the transaction in which the chain is read."""
+    home, *others = (_kept_by(witness) for witness in witnesses_of(context))
+    return Seen(home, elsewhere=Seen(others[0], str(context.witness)) if others else None)
+
+
+def witnesses_of(context: Context) -> tuple[Witness, ...]:
+    """Return where the checkpoint is kept: in the home, and where the operator wants it besides."""
+    home = FileWitness(context.home / CHECKPOINT)
+    return (home,) if context.witness is None else (home, choose_witness(context.witness, os.environ))
+
+
+def _kept_by(witness: Witness) -> bytes | None:
     try:
-        return Seen(witness_of(context).read())
+        return witness.read()
     except MissingCheckpointError:
-        return Seen(None)
-
-
-def witness_of(context: Context) -> FileWitness:
-    """Return where the home keeps its checkpoint."""
-    return FileWitness(context.home / CHECKPOINT)
+        return None
 
 
 def checked_chain(context: Context, connection: sqlite3.Connection, seen: Seen) -> Chain | None:
@@ -74,10 +89,13 @@ def checked_chain(context: Context, connection: sqlite3.Connection, seen: Seen) 
     chain = verified_chain(context, connection)
     if chain is None:
         # The first identity writes its checkpoint before it commits, so one of sequence 1 may be ahead of nothing.
-        if seen.envelope is not None and (witnessed := _claimed_sequence(seen.envelope)) > 1:
-            raise RollbackError(0, witnessed)
+        for envelope in (seen.envelope, None if seen.elsewhere is None else seen.elsewhere.envelope):
+            if envelope is not None and (witnessed := _claimed_sequence(envelope)) > 1:
+                raise RollbackError(0, witnessed)
         return None
     check_witness(seen, chain, context.clock())
+    if seen.elsewhere is not None:
+        check_witness(seen.elsewhere, chain, context.clock())
     return chain
 
 
@@ -104,7 +122,9 @@ def write_checkpoint(context: Context, key: Signing) -> None:
         grant = None if chain is None else chain.trust.active(key.public.key_id)
         # Whoever revoked the key meanwhile writes the checkpoint.
         if chain is not None and grant is not None:
-            witness_of(context).write(checkpoint_of(context, chain, grant.identity, key))
+            envelope = checkpoint_of(context, chain, grant.identity, key)
+            for witness in witnesses_of(context):
+                witness.write(envelope)
 
 
 def checkpoint_of(context: Context, chain: Chain, identity: str, key: Signing) -> bytes:

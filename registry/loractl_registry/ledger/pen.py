@@ -20,7 +20,7 @@ from loractl_registry.ledger.chains import (
     checked_chain,
     checkpoint_of,
     read_checkpoint,
-    witness_of,
+    witnesses_of,
     write_checkpoint,
 )
 from loractl_registry.ledger.facts import VersionFacts, facts_of
@@ -159,7 +159,9 @@ class Pen:
 
             adopt(self)
         # Before the commit, so that a chain is never without a checkpoint: killed in between, it is ahead of nothing.
-        witness_of(self.context).write(checkpoint_of(self.context, root_alone, name, key))
+        envelope = checkpoint_of(self.context, root_alone, name, key)
+        for witness in witnesses_of(self.context):
+            witness.write(envelope)
         reach("sign.after_root")
 
     def _write(self, envelope: bytes, statement: Statement, kind: str) -> None:

@@ -73,7 +73,7 @@ from loractl_registry.trust.verifying import (
     verify_root,
     verify_statement,
 )
-from loractl_registry.trust.witnesses import FileWitness, GitWitness, Witness
+from loractl_registry.trust.witnesses import FileWitness, GitWitness, Witness, choose_witness
 
 __all__ = [
     "ANY_TENANT",
@@ -124,6 +124,7 @@ __all__ = [
     "base_subject",
     "check_against",
     "check_witness",
+    "choose_witness",
     "create_key",
     "home_id",
     "identity_subject",

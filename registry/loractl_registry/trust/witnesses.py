@@ -158,3 +158,11 @@ class GitWitness:
             raise GitWitnessError(self.path, "git is not installed") from error
         except subprocess.TimeoutExpired as error:
             raise GitWitnessError(self.path, f"git {arguments[0]} took more than {self.timeout_s:g} s") from error
+
+
+def choose_witness(path: Path, environment: Mapping[str, str]) -> Witness:
+    """Return what keeps a checkpoint in `path`: a repository's commits if it lies in a work tree, else the file."""
+    for folder in path.absolute().parents:
+        if (folder / ".git").exists():
+            return GitWitness(path, environment)
+    return FileWitness(path)

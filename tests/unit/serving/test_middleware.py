@@ -66,7 +66,15 @@ def configured(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     assert versions
     plan = cpu_plan(slots=2, host_slots=4, is_mixed=True)
     config = EngineConfig(
-        home, "tiny", "operator", plan, "0123", LogLevel.ERROR, is_guarded=False, traffic=TrafficSettings()
+        home,
+        "tiny",
+        "operator",
+        plan,
+        "0123",
+        LogLevel.ERROR,
+        is_guarded=False,
+        witness=None,
+        traffic=TrafficSettings(),
     )
     write_operator_key(home, "open-sesame")
     monkeypatch.setenv(CONFIG_VARIABLE, str(config.write()))
