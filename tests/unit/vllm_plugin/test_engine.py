@@ -9,9 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from loractl.engine.errors import EngineRefusedError
-from loractl.engine.ports import EngineAdapter
+from loractl.engine.ports import EngineAdapter, EngineRoom, TokenCounts
 from loractl.vllm_plugin import engine as module
 from loractl.vllm_plugin.engine import VllmEngine
+from loractl.vllm_plugin.readings import READINGS
 from loractl_registry.refs import VersionRef
 
 FIRST = EngineAdapter(VersionRef("bot", 1), Path("/store/a"), is_fused=False)
@@ -27,6 +28,7 @@ class Client:
         self.late_loads = 0
         self.fails: Exception | None = None
         self.output_processor = SimpleNamespace(request_states={})
+        self.vllm_config = SimpleNamespace(scheduler_config=SimpleNamespace(max_num_seqs=32))
         self.state: SimpleNamespace
 
     async def add_lora(self, lora_request):
@@ -173,3 +175,26 @@ def test_health_is_what_the_engine_says(engine, client):
     client.fails = RuntimeError("engine dead")
 
     assert not asyncio.run(engine.is_healthy())
+
+
+def state_of(request_id, prompt_len, written):
+    detokenizer = SimpleNamespace(num_output_tokens=lambda: written)
+    return SimpleNamespace(external_req_id=request_id, prompt_len=prompt_len, detokenizer=detokenizer)
+
+
+def test_counts_of_a_request_are_those_of_all_its_prompts_and_choices(client, engine):
+    client.output_processor.request_states = {
+        "a": state_of("cmpl-0abc-0", 5, 2),
+        "b": state_of("cmpl-0abc-0", 5, 3),
+        "c": state_of("cmpl-0abc-1", 7, 1),
+        "d": state_of("cmpl-0def-0", 100, 100),
+    }
+
+    assert engine.counts_of("0abc") == TokenCounts(12, 6)
+    assert engine.counts_of("0aaa") is None
+
+
+def test_room_is_the_schedulers_and_what_the_stat_logger_saw_last(engine, monkeypatch):
+    monkeypatch.setattr(READINGS, "kv_use", 0.25)
+
+    assert engine.room() == EngineRoom(32, 0.25)
