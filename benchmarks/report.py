@@ -25,7 +25,8 @@ COMMANDS = """
 ## Commands
 
 Wall time of whole processes on a registry of {versions} versions, {runs} runs each, on {cores} cores with a load of
-{load} before and {load_after} after (commit `{commit}`). Milliseconds.
+{load} before and {load_after} after (commit `{commit}`, from before changes were signed, which takes longer).
+Milliseconds.
 
 | Command | Median | Least | Most | Budget | |
 | --- | --- | --- | --- | --- | --- |

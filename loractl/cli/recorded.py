@@ -20,15 +20,13 @@ from loractl.cli.tables import Column, table
 from loractl.cli.views import when
 from loractl.observability.outcomes import Outcome
 from loractl.observability.record import RequestRecord
+from loractl.observability.records_database import RECORDS_FILE
 from loractl.observability.requests_query import RequestFilter, find_request, find_requests
 from loractl.observability.usage import UsageBy, UsageRow, usage_csv, usage_payload
 from loractl.observability.usage import usage as usage_of
 from loractl_registry.clock import to_text
 
 app = new_app("What servers recorded about requests.")
-
-RECORDS = "requests.db"
-"""Where servers write it, below the home."""
 
 _ADAPTER = re.compile(r"([a-z0-9_][a-z0-9._-]{0,62})(?:@([1-9][0-9]{0,9}))?", re.ASCII)
 _REQUEST_COLUMNS = (
@@ -135,7 +133,7 @@ def usage(
 
 
 def _records(app: AppContext) -> Path:
-    return app.settings.home / RECORDS
+    return app.settings.home / RECORDS_FILE
 
 
 def _one(app: AppContext, request_id: str) -> RequestRecord:

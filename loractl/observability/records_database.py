@@ -12,6 +12,9 @@ from loractl.observability.outcomes import DropReason
 from loractl.observability.record import COLUMNS, Value
 from loractl_registry.clock import to_text
 
+RECORDS_FILE = "requests.db"
+"""Where servers write records, below the home."""
+
 SCHEMA_VERSION = 1
 _SCHEMA = """
 CREATE TABLE requests (

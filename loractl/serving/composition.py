@@ -19,6 +19,7 @@ from loractl.gateway.live import LiveState
 from loractl.gateway.reconciler import Reconciler, ServedRegistry
 from loractl.observability.metrics import Metrics
 from loractl.observability.records import RecordWriter
+from loractl.observability.records_database import RECORDS_FILE
 from loractl.observability.spans import SpanSender
 from loractl.quotas import CounterFile, CounterSaving, Quotas
 from loractl.serving.config import EngineConfig
@@ -91,7 +92,7 @@ def _keeping(config: EngineConfig, metrics: Metrics) -> Keeping:
     return Keeping(
         quotas=quotas,
         saving=CounterSaving(quotas, file),
-        records=RecordWriter(config.home / "requests.db", counters=metrics) if config.traffic.records else None,
+        records=RecordWriter(config.home / RECORDS_FILE, counters=metrics) if config.traffic.records else None,
         spans=None if endpoint is None else SpanSender(endpoint),
     )
 

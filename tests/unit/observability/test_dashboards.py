@@ -3,15 +3,13 @@
 import json
 import re
 
+import promql_parser
 import pytest
 import yaml
 
 from loractl.observability.alerts import alert_rules, alert_rules_yaml
 from loractl.observability.dashboards import dashboard_rows, grafana_dashboard, grafana_json
 from loractl.observability.definitions import METRICS, REQUEST_METRICS
-
-promql_parser = pytest.importorskip("promql_parser", reason="needs promql-parser, of the test group")
-grafana = pytest.importorskip("grafana_foundation_sdk", reason="needs grafana-foundation-sdk, of the test group")
 
 PANELS = [panel for row in dashboard_rows() for panel in row.panels]
 EXPRESSIONS = [
