@@ -49,7 +49,7 @@ def warm(
         scratch: What serving will use.
         gating: The activation that takes the deltas of gate and up, and so does the sum those of the down projection;
             None where deltas are added by themselves.
-        side_pairs: Up to how many pairs a batch runs on two streams.
+        side_pairs: Up to how many pairs a batch can run on two streams; it can run on one as well.
         has_rows: Whether rows of gate and up lie in another order than the pairs.
     """
     device, dtype = w13.a[0].device, w13.a[0].dtype
@@ -62,12 +62,12 @@ def warm(
     def rows(memory: Tensor, count: int, columns: int) -> Tensor:
         return memory.view(-1)[: count * columns].view(count, columns)
 
-    for tokens in batches:
+    for tokens, side in [(some, side) for some in batches for side in {False, some * top_k <= side_pairs}]:
         count = tokens * top_k
         routing: Routing = ops.route(
             torch.zeros(tokens, top_k, dtype=ids_dtype, device=device),
             torch.full((tokens,), -1, dtype=torch.int32, device=device), enabled, experts=w13.experts, slots=w13.slots,
-            scratch=scratch, side=count <= side_pairs,
+            scratch=scratch, side=side,
         )  # fmt: skip
         order = torch.arange(count, dtype=torch.int32, device=device) if has_rows else None
         weight = torch.zeros(tokens, top_k, device=device)

@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
+from vllm.forward_context import in_piecewise_cudagraph
 from vllm.model_executor.layers.fused_moe.activation import MoEActivation
 
 from loractl.vllm_plugin import cuda_gemms
@@ -224,7 +225,8 @@ class FusedDeltas:
         w13 = punica.adapters(a, context.w13_lora_b_stacked)
         w2 = punica.adapters(context.w2_lora_a_stacked, context.w2_lora_b_stacked)
         punica.warm(w13, w2, topk_ids, gating, side_pairs=_SIDE_PAIRS, has_rows=has_rows)
-        side = self._side_stream() if topk_ids.numel() <= _SIDE_PAIRS else None
+        # A whole model's graph is one launch, branches or not; of a graph a layer, each branch costs the host again.
+        side = self._side_stream() if topk_ids.numel() <= _SIDE_PAIRS and not in_piecewise_cudagraph() else None
 
         def start() -> LayerPass:
             routing = punica.route(a, topk_ids, context.adapter_enabled, None, side=side is not None)

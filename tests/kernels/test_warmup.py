@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -105,9 +106,10 @@ def test_every_bucket_of_every_kernel_is_touched(monkeypatch, is_fused):
 def test_no_batch_that_fits_meets_a_variant_for_the_first_time(monkeypatch, top_k, experts, max_tokens, has_rows):
     launches = warmed(monkeypatch, top_k=top_k, experts=experts, max_tokens=max_tokens, has_rows=has_rows)
 
-    for tokens in range(1, max_tokens + 1):
+    for tokens, side in itertools.product(range(1, max_tokens + 1), (False, True)):
         pairs = tokens * top_k
-        side = pairs <= SIDE_PAIRS
+        if side and pairs > SIDE_PAIRS:
+            continue
         served = {
             plan_of(pairs, experts, side=side),
             (*variant_of("shrink", pairs, experts), side, 24, top_k > 1, False, False),

@@ -16,17 +16,32 @@ from loractl_kernels._triton.tiles import load_b, load_vectors, true_rank
 from loractl_kernels.grouped import ExpertTiles, GemmLaunch
 from loractl_kernels.operands import Adapters, Routing, Shrunk
 
+_WARP = 32
+_THREAD_VALUES, _REGISTERS = 64, 128
+"""A thread that has up to so many values of a tile makes do with so many registers, as without deltas it would: two
+programs of 256 threads then share a processor, and one works while the other waits for its rank vectors."""
+
+
+@triton.jit
+def _finite(part, dtype: tl.constexpr):
+    """Return `part` with the largest finite value in place of what is infinite or NaN: times 0 that is 0."""
+    largest = 3.3895313892515355e38 if dtype == tl.bfloat16 else 65504.0
+    wide = part.to(tl.float32)
+    return tl.where(tl.abs(wide) <= largest, wide, largest).to(dtype)
+
 
 @triton.jit
 def _add_deltas(
     total, shrunk, b0, b1, ranks, token_slot, slot_enabled, pairs, is_pair, expert, columns,
     stride_slot, stride_expert, stride_out,
     SLOTS: tl.constexpr, TOP_K: tl.constexpr, N: tl.constexpr, RANK: tl.constexpr, SLICES: tl.constexpr,
-    HAS_RANKS: tl.constexpr, BLOCK_R: tl.constexpr, dtype: tl.constexpr,
+    HAS_RANKS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_N: tl.constexpr, dtype: tl.constexpr,
 ):  # fmt: skip
     """Return a tile with the deltas of its pairs, one adapter after the other.
 
-    Rows of another adapter are kept rather than added 0 to, so that no weight of one, infinite or NaN, reaches them.
+    All rows go through the product, those of other adapters with rank vectors of 0, so that it is summed where the
+    tile is: a second tile of the size would leave room for half as many programs. A weight of one adapter that is
+    infinite or NaN reaches its own rows, as a huge one, and no others.
     """
     slot = tl.load(token_slot + pairs // TOP_K, mask=is_pair, other=-1).to(tl.int32)
     has_slot = (slot >= 0) & (slot < SLOTS)
@@ -35,21 +50,23 @@ def _add_deltas(
     current = tl.min(left)
     offsets_r = tl.arange(0, BLOCK_R)
     half: tl.constexpr = N // SLICES
+    pieces: tl.constexpr = 1 if half % BLOCK_N == 0 else SLICES
     while current < SLOTS:
         is_own = left == current
-        rank = true_rank(ranks, current, RANK, HAS_RANKS)
+        true = true_rank(ranks, current, RANK, HAS_RANKS)
         at = current.to(tl.int64) * stride_slot + expert * stride_expert
-        for piece in tl.static_range(SLICES):
+        for offset in tl.static_range(pieces):
+            piece = tl.min(columns) // half + offset
             own_column = columns - piece * half
             is_there = (own_column >= 0) & (own_column < half)
-            if tl.max(is_there.to(tl.int32)) > 0:
-                b = b0
+            rank = tl.where(piece < SLICES, true, 0)
+            b = b0
+            if SLICES == 2:  # noqa: SIM102  (the first is known to the compiler, the second to the program)
                 if piece == 1:
                     b = b1
-                vectors = load_vectors(shrunk, pairs, is_own, piece * RANK, offsets_r, rank, dtype, SLICES * RANK, 0, 0)
-                part = load_b(b + at, own_column, offsets_r, stride_out, rank, is_there, RANK)
-                is_delta = is_own[:, None] & is_there[None, :]
-                total = tl.where(is_delta, total + tl.dot(vectors, tl.trans(part)), total)
+            vectors = load_vectors(shrunk, pairs, is_own, piece * RANK, offsets_r, rank, dtype, SLICES * RANK, 0, 0)
+            part = load_b(b + at, own_column, offsets_r, stride_out, rank, is_there, RANK)
+            total = tl.dot(vectors, tl.trans(_finite(part, dtype)), total)
         left = tl.where(is_own, SLOTS, left)
         current = tl.min(left)
     return total
@@ -101,7 +118,8 @@ def gemm_with_deltas(
 
     total = _add_deltas(
         total, shrunk, b0, b1, ranks, token_slot, slot_enabled, pairs, is_pair, expert, columns,
-        stride_slot, stride_expert, stride_out, SLOTS, TOP_K, N, RANK, SLICES, HAS_RANKS, BLOCK_R, x.dtype.element_ty,
+        stride_slot, stride_expert, stride_out, SLOTS, TOP_K, N, RANK, SLICES, HAS_RANKS, BLOCK_R, BLOCK_N,
+        x.dtype.element_ty,
     )  # fmt: skip
     if HAS_WEIGHT:
         total *= tl.load(pair_weight + pairs, mask=is_pair, other=0.0).to(tl.float32)[:, None]
@@ -124,6 +142,8 @@ def launch(
         "BLOCK_M": sizes.block_m, "BLOCK_N": sizes.block_n, "BLOCK_K": sizes.block_k, "GROUP_M": sizes.group_m,
         "num_warps": sizes.num_warps, "num_stages": sizes.num_stages,
     }  # fmt: skip
+    if sizes.block_m * sizes.block_n <= _THREAD_VALUES * _WARP * sizes.num_warps:
+        constants["maxnreg"] = _REGISTERS
     gemm_with_deltas[(-(-padded_bound // sizes.block_m) * -(-out_features // sizes.block_n),)](
         y, x, w, tiles.pairs, tiles.expert, tiles.padded, unread if pair_weight is None else pair_weight, shrunk.values,
         b[0], b[-1], unread if adapters.ranks is None else adapters.ranks, routing.token_slot, routing.slot_enabled,

@@ -144,6 +144,21 @@ def test_larger_batch_runs_on_one_stream(made, cuda_layers, monkeypatch, kind):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_small_batch_in_a_graph_a_layer_runs_on_one_stream(made, cuda_layers, monkeypatch, kind):
+    from vllm.config import VllmConfig
+    from vllm.config.compilation import CUDAGraphMode
+    from vllm.forward_context import set_forward_context
+
+    layer = made(SMALL)
+    monkeypatch.setattr(torch.cuda, "Stream", None)
+
+    with set_forward_context(None, VllmConfig(), cudagraph_runtime_mode=CUDAGraphMode.PIECEWISE):
+        layer.run(kind, layer.context())
+
+    assert {line.partition(":")[0] for line in layer.streams.log} == {"main"}
+
+
 @pytest.mark.parametrize("is_large", [True, False])
 def test_routing_says_whether_two_streams_are_used(made, cuda_layers, monkeypatch, is_large):
     cuda_layers.side_pairs(monkeypatch, 0 if is_large else 1024)
