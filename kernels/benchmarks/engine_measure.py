@@ -6,7 +6,7 @@ import re
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ PREFILL_PROMPT = 8000
 METRICS = ("ttft", "decode", "prefill")
 _DECODE_PROMPT = 32
 _PREFILL_BATCH = 4
+_TTFT_REPS = 3  # times as many as of the rest: one request is short
 _COMPILED = re.compile(r"JIT compilation during inference: ([\w.<>]+)|Triton autotuning for function (\w+)")
 MONITOR_ON = "Kernel JIT monitor activated"
 
@@ -92,22 +93,35 @@ class Bench:
         self.requests(prompts, mixed, tokens)
         return time.perf_counter() - start
 
-    def run(self, metrics: Iterable[str], streams: Sequence[int] = STREAMS) -> list[Measurement]:
+    def run(self, metrics: Collection[str], streams: Sequence[int] = STREAMS) -> list[Measurement]:
         """Measure `metrics`, each mix of adapters next to the base model at the same point."""
-        chosen, found = set(metrics), list[Measurement]()
+        found = list[Measurement]()
         points = [
-            *(("ttft", prompt, mix) for mix in self.mixes[:2] for prompt in TTFT_PROMPTS),  # one request, one adapter
-            *(("decode", count, mix) for count in streams for mix in self.mixes),
-            *(("prefill", PREFILL_PROMPT, mix) for mix in self.mixes),
+            *(("ttft", prompt) for prompt in TTFT_PROMPTS),
+            *(("decode", count) for count in streams),
+            ("prefill", PREFILL_PROMPT),
         ]
-        for metric, size, mix in points:
-            if metric not in chosen:
+        for metric, size in points:
+            if metric not in metrics:
                 continue
             if time.perf_counter() > self.deadline:
-                self.left_out.append(f"{metric} {size}, {mix} adapters")
+                self.left_out.append(f"{metric} {size}")
                 continue
-            found += getattr(self, f"_{metric}")(size, mix)
+            found += getattr(self, f"_{metric}")(size)
         return found
+
+    def in_turn(
+        self, mixes: Sequence[int], streams: int, prompt: int, tokens: int, *, reps: int
+    ) -> dict[int, list[float]]:
+        """Return the seconds of `reps` repetitions for each of `mixes`.
+
+        The mixes take turns, repetition by repetition, so that what slows the host for a while slows all of them.
+        """
+        times: dict[int, list[float]] = {mix: [] for mix in mixes}
+        for _ in range(reps):
+            for mix in mixes:
+                times[mix].append(self.seconds(streams, prompt, tokens, mix))
+        return times
 
     def cold_load(self) -> list[Measurement]:
         """Load each adapter by its first request; that request's time is the number, a token of work in it."""
@@ -121,29 +135,41 @@ class Bench:
             times.append(time.perf_counter() - start)
         return [Measurement("cold_load_s", self.adapters, statistics.median(times), spread(times))]
 
-    def _ttft(self, prompt: int, mix: int) -> list[Measurement]:
-        first = self.seconds(1, prompt, 1, mix)
-        again = [self.seconds(1, prompt, 1, mix) for _ in range(self.reps)]
+    def _ttft(self, prompt: int) -> list[Measurement]:
+        mixes = self.mixes[:2]  # one request has one adapter
+        first = {mix: self.seconds(1, prompt, 1, mix) for mix in mixes}
+        again = self.in_turn(mixes, 1, prompt, 1, reps=_TTFT_REPS * self.reps)
         return [
-            Measurement("ttft_first_ms", mix, first * 1e3, prompt=prompt),
-            Measurement("ttft_ms", mix, statistics.median(again) * 1e3, spread(again), prompt=prompt),
+            measurement
+            for mix in mixes
+            for measurement in (
+                Measurement("ttft_first_ms", mix, first[mix] * 1e3, prompt=prompt),
+                Measurement("ttft_ms", mix, statistics.median(again[mix]) * 1e3, spread(again[mix]), prompt=prompt),
+            )
         ]
 
-    def _decode(self, streams: int, mix: int) -> list[Measurement]:
-        self.seconds(streams, _DECODE_PROMPT, 8, mix)
-        first = statistics.median(self.seconds(streams, _DECODE_PROMPT, 1, mix) for _ in range(self.reps))
-        whole = [self.seconds(streams, _DECODE_PROMPT, 1 + self.tokens, mix) for _ in range(self.reps)]
-        if first >= min(whole):
-            self.left_out.append(f"decode {streams}, {mix} adapters: one token took longer than {1 + self.tokens}")
-            return []
-        rates = [streams * self.tokens / (seconds - first) for seconds in whole]
-        return [Measurement("decode_tok_s", mix, statistics.median(rates), spread(rates), streams=streams)]
+    def _decode(self, streams: int) -> list[Measurement]:
+        self.in_turn(self.mixes, streams, _DECODE_PROMPT, 8, reps=1)
+        first = self.in_turn(self.mixes, streams, _DECODE_PROMPT, 1, reps=self.reps)
+        whole = self.in_turn(self.mixes, streams, _DECODE_PROMPT, 1 + self.tokens, reps=self.reps)
+        found = []
+        for mix in self.mixes:
+            one = statistics.median(first[mix])
+            if one >= min(whole[mix]):
+                self.left_out.append(f"decode {streams}, {mix} adapters: one token took longer than {1 + self.tokens}")
+                continue
+            rates = [streams * self.tokens / (seconds - one) for seconds in whole[mix]]
+            found.append(Measurement("decode_tok_s", mix, statistics.median(rates), spread(rates), streams=streams))
+        return found
 
-    def _prefill(self, prompt: int, mix: int) -> list[Measurement]:
-        self.seconds(_PREFILL_BATCH, prompt, 1, mix)  # as what is timed: its chunks are what kernels are compiled for
-        times = [self.seconds(_PREFILL_BATCH, prompt, 1, mix) for _ in range(self.reps)]
-        rates = [_PREFILL_BATCH * prompt / seconds for seconds in times]
-        return [Measurement("prefill_tok_s", mix, statistics.median(rates), spread(rates), prompt=prompt)]
+    def _prefill(self, prompt: int) -> list[Measurement]:
+        # As what is timed: its chunks are what kernels are compiled for.
+        self.in_turn(self.mixes, _PREFILL_BATCH, prompt, 1, reps=1)
+        found = []
+        for mix, times in self.in_turn(self.mixes, _PREFILL_BATCH, prompt, 1, reps=self.reps).items():
+            rates = [_PREFILL_BATCH * prompt / seconds for seconds in times]
+            found.append(Measurement("prefill_tok_s", mix, statistics.median(rates), spread(rates), prompt=prompt))
+        return found
 
 
 def spread(values: Sequence[float]) -> float:

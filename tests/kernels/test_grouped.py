@@ -42,7 +42,8 @@ CASES = {
 }
 TILE = GemmLaunch(block_m=16, block_n=32, block_k=32, group_m=2)
 ON_A_GPU = GemmLaunch(block_m=128, block_n=128, block_k=64, group_m=16, num_warps=8)
-SLACK = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
+SLACK = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}  # half the distance of two values, of their size
+FP32 = 2.0**-20  # error of a sum in fp32, of the sum of what it is made of: chunks keep it far below K roundings
 
 
 def weights(case: Case, *, device="cpu"):
@@ -78,9 +79,9 @@ def run(case: Case, device: str, launch: GemmLaunch) -> list[str]:
         shrunk = ops.shrink(x, adapters, routing, is_second=name == "w2")
         found = torch.full((routing.pairs, adapters.out_features), float("nan"), dtype=case.dtype, device=device)
         gemm_with_deltas(found, x, w, tiles, shrunk, adapters, routing, launch, pair_weight=weight)
-        wanted = expected(x, w, adapters, layer, weight)
+        wanted, slack = expected(x, w, adapters, layer, weight)
         error = (found.double() - wanted).abs().cpu()[has_expert]
-        bound = (SLACK[case.dtype] * (wanted.abs() + 2)).cpu()[has_expert]
+        bound = (SLACK[case.dtype] * wanted.abs() + slack).cpu()[has_expert]
         if case.is_integer:
             bound = bound * 0
             wanted_bits = wanted.to(case.dtype).double().cpu()[has_expert]
@@ -103,19 +104,31 @@ def run(case: Case, device: str, launch: GemmLaunch) -> list[str]:
 
 
 def expected(x, w, adapters, layer, weight):
-    """Return [pairs, out_features] in float64, with the rank vectors rounded to the layer's dtype."""
-    case, rows = layer.case, []
+    """Return what is due in float64, [pairs, out_features], and how far from it one rounding of the right sum may be.
+
+    Rank vectors are rounded to the layer's dtype. One that lies between two of its values to within the error of a sum
+    in fp32 may be rounded to either; and the sums over K have that error too.
+    """
+    case, rows, slacks = layer.case, [], []
     keys = layer.keys().tolist()
     for pair, (expert, key) in enumerate(zip(layer.topk_ids.flatten().tolist(), keys, strict=True)):
         row = x[pair if x.shape[0] == len(keys) else pair // case.top_k].double()
-        value = w[max(expert, 0)].double() @ row
+        value, slack = w[max(expert, 0)].double() @ row, FP32 * (w[max(expert, 0)].double().abs() @ row.abs())
         if key >= 0:
             slot, at = divmod(key, case.experts)
             rank = adapters.rank if adapters.ranks is None else int(adapters.ranks[slot])
-            vectors = [(a[slot, at, :rank].double() @ row).to(case.dtype).double() for a in adapters.a]
-            value += torch.cat([b[slot, at, :, :rank].double() @ v for b, v in zip(adapters.b, vectors, strict=True)])
-        rows.append(value if weight is None else value * weight.flatten()[pair].double())
-    return torch.stack(rows)
+            deltas, unsure = [], []
+            for a, b in zip(adapters.a, adapters.b, strict=True):
+                own_a, own_b = a[slot, at, :rank].double(), b[slot, at, :, :rank].double()
+                vector, error = own_a @ row, FP32 * (own_a.abs() @ row.abs())
+                low, high = ((vector + sign * error).to(case.dtype).double() for sign in (-1, 1))
+                deltas.append(own_b @ vector.to(case.dtype).double())
+                unsure.append(own_b.abs() @ (high - low) + FP32 * (own_b.abs() @ vector.abs()))
+            value, slack = value + torch.cat(deltas), slack + torch.cat(unsure)
+        scale = 1.0 if weight is None else weight.flatten()[pair].double()
+        rows.append(value * scale)
+        slacks.append(slack * abs(scale))
+    return torch.stack(rows), torch.stack(slacks)
 
 
 def run_all(device: str) -> dict[str, list[str]]:
@@ -160,7 +173,7 @@ def test_reference_gives_base_and_deltas(name):
     gemm_with_deltas(found, x, w, ANY_TILES, ops.shrink(x, layer.w13, routing), layer.w13, routing, TILE)
 
     has_expert = layer.topk_ids.flatten() >= 0
-    wanted = expected(x, w, layer.w13, layer, None)
+    wanted, _ = expected(x, w, layer.w13, layer, None)
     torch.testing.assert_close(found[has_expert].double(), wanted[has_expert], rtol=2.0**-7, atol=2.0**-7)
 
 

@@ -335,13 +335,26 @@ def test_bench_measures_base_beside_adapters_and_never_repeats_a_prompt(monkeypa
     assert bench.prompt(8) != bench.prompt(8)
 
 
+def test_base_and_adapters_take_turns(monkeypatch):
+    import engine_measure
+
+    engine = SteadyEngine()
+    monkeypatch.setattr(engine_measure.time, "perf_counter", lambda: engine.now)
+
+    engine_measure.Bench(engine, adapters=2, tokens=4, reps=3, deadline=math.inf).run(("ttft",))
+
+    alone = [adapters for _, adapters, _ in engine.calls]
+    assert alone == [(None,), (0,)] * (len(alone) // 2)
+    assert len(alone) == 4 * 2 * (1 + 9)
+
+
 def test_bench_leaves_out_what_the_budget_does_not_allow():
     import engine_measure
 
     bench = engine_measure.Bench(SteadyEngine(), adapters=0, tokens=4, reps=3, deadline=-math.inf)
 
     assert bench.run(("prefill",)) == []
-    assert bench.left_out == ["prefill 8000, 0 adapters"]
+    assert bench.left_out == ["prefill 8000"]
 
 
 def test_rows_stand_beside_the_base_requests_of_the_same_point():
