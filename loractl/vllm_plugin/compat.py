@@ -165,6 +165,8 @@ _CUDA_V0_32: Mapping[str, Symbol] = {
     "dummy_run_with_lora": Symbol(_DUMMY_LORAS, "LoRAModelRunnerMixin.maybe_dummy_run_with_lora", _WITH_LORAS),
     "in_graph_pieces": Symbol("vllm.forward_context", "in_piecewise_cudagraph"),
     "moe_layer": Symbol(f"{_EXPERTS}.runner.moe_runner", "MoERunner"),
+    "attention_splits": Symbol("vllm.v1.attention.backends.flash_attn", "FlashAttentionMetadataBuilder"),
+    "graph_modes": Symbol("vllm.config.compilation", "CUDAGraphMode"),
     "mixed_graphs": Symbol("vllm.config.compilation", "CUDAGraphMode.mixed_mode", ("self",)),
     "topk_scores": Symbol("vllm.v1.worker.gpu.sample.logprob", "compute_topk_scores", _TOPK_SCORES),
 }

@@ -97,6 +97,7 @@ def on_cuda(monkeypatch, cuda_layers):
     from vllm.lora.layers import column_parallel_linear as merged
     from vllm.model_executor.layers.fused_moe.experts import gpt_oss_triton_kernels_moe, marlin_moe, triton_moe
     from vllm.model_executor.layers.fused_moe.oracle import mxfp4, unquantized
+    from vllm.v1.attention.backends.flash_attn import FlashAttentionMetadataBuilder
     from vllm.v1.worker import gpu_worker
 
     from loractl.vllm_plugin.cuda_install import install_on_cuda
@@ -114,7 +115,7 @@ def on_cuda(monkeypatch, cuda_layers):
         (base_linear.BaseLinearLayerWithLoRA, "set_lora"), (base_linear.BaseLinearLayerWithLoRA, "create_lora_weights"),
         (merged.MergedColumnParallelLinearWithLoRA, "set_lora"),
         (merged.MergedColumnParallelLinearWithLoRA, "create_lora_weights"), (LoRAConfig, "compute_hash"),
-        (gpu_worker, "kernel_warmup"),
+        (gpu_worker, "kernel_warmup"), (FlashAttentionMetadataBuilder, "__init__"),
     )  # fmt: skip
     for owner, name in kept:
         monkeypatch.setattr(owner, name, getattr(owner, name))
