@@ -6,9 +6,10 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 
 from loractl.fairness.accounts import Ledger
 from loractl.fairness.choice import Chooser
@@ -61,6 +62,29 @@ class Grant:
         if input_tokens is not None:
             more_input, self._input_tokens = input_tokens - self._input_tokens, input_tokens
         self._charge(self._ticket, more_input, output_tokens)
+
+
+class _Place:
+    """One place, held for as long as the context lasts; a class, since a generator for each request costs more."""
+
+    __slots__ = ("_charge", "_enter", "_leave", "_ticket")
+
+    def __init__(
+        self,
+        enter: Callable[[], Awaitable[Ticket]],
+        leave: Callable[[Ticket], None],
+        charge: Callable[[Ticket, int, int], None],
+    ) -> None:
+        self._enter, self._leave, self._charge = enter, leave, charge
+        self._ticket: Ticket | None = None
+
+    async def __aenter__(self) -> Grant:
+        self._ticket = await self._enter()
+        return Grant(self._ticket, self._charge)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._ticket is not None:
+            self._leave(self._ticket)
 
 
 class AdmissionController:
@@ -131,8 +155,7 @@ class AdmissionController:
         """How many tenants anything is kept of."""
         return len(self._ledger)
 
-    @asynccontextmanager
-    async def admit(self, request: Request) -> AsyncGenerator[Grant]:
+    def admit(self, request: Request) -> AbstractAsyncContextManager[Grant]:
         """Wait for a place in the engine, and hold it for as long as the context lasts.
 
         A task that is cancelled while it waits, or in the context, frees its place at once.
@@ -142,11 +165,7 @@ class AdmissionController:
             WaitTooLongError: On entering: it was not admitted before its deadline.
             ValueError: On entering: the tenant's weight is not positive and finite.
         """
-        ticket = await self._enter(request)
-        try:
-            yield Grant(ticket, self._charge)
-        finally:
-            self._leave(ticket)
+        return _Place(partial(self._enter, request), self._leave, self._charge)
 
     def refresh(self) -> None:
         """Admit what there is room for; call it when the engine's room has grown by itself."""

@@ -59,7 +59,7 @@ class Amounts:
 def amounts_of(route: Route, request: Mapping[str, object]) -> Amounts:
     """Estimate what `request` asks for; what is merely wrong in it is left to the engine to say."""
     prompts = _prompts(request.get("prompt"))
-    rest = _size_of([request.get(name) for name in _INPUT_FIELDS])
+    rest = _size_of([request[name] for name in _INPUT_FIELDS if name in request])
     sizes = [one + rest for one in map(_size_of, prompts)]
     choices = max(_count(request.get(name)) or 1 for name in ("n", "best_of"))
     asked = _asked(route, request)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import uuid
-from contextlib import ExitStack
+import secrets
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple
@@ -39,13 +39,14 @@ from loractl.gateway.routes import Route, match_route
 from loractl.gateway.scrape import answer_metrics
 from loractl.gateway.stalling import impatient
 from loractl.gateway.table import Target
-from loractl.gateway.turns import turn_of
+from loractl.gateway.turns import Turn
 from loractl.observability.outcomes import Outcome
 from loractl.web.assets import asset
 
 _logger = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = b"x-loractl-request-id"
+_ID_BYTES = 16
 _NOT_KEPT: Headers = ((b"cache-control", b"no-store"),)
 # Files that change again and again while they are being hashed are not going to be served.
 _RECHECKS = 3
@@ -116,7 +117,7 @@ class Gateway:
                 _logger.warning("ignoring a connection of the unknown kind %s", ascii(scope["type"])[:40])
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request_id = uuid.uuid4().hex
+        request_id = secrets.token_hex(_ID_BYTES)
         is_started = False
 
         async def tagged(message: Message) -> None:
@@ -184,12 +185,12 @@ class Gateway:
         target = await self._resolve(caller, model)
         exchange.goes_to(target, self._reconciler.table.base)
         # Boarding follows resolving without a pause: a revocation finds the request either not resolved or on its way.
-        with ExitStack() as stack:
-            flight = stack.enter_context(self._reconciler.flights.board(target.version.ref)) if target.version else None
+        flights = self._reconciler.flights
+        with flights.board(target.version.ref) if target.version else nullcontext() as flight:
             amounts = await self._bounded(route, request, scope, receive, Asked(caller, target))
             exchange.reserved(controls.reserve(caller, target.adapter, amounts))
             turn = controls.turn(caller, target, amounts, deadline_s=self._settings.queue_timeout_s)
-            async with turn_of(controls.admission, turn, receive, flight) as grant:
+            async with Turn(controls.admission.admit(turn), receive, flight) as grant:
                 exchange.begins(grant, input_tokens=amounts.input_tokens)
                 request["model"] = target.model
                 if caller.salt is not None:

@@ -12,6 +12,10 @@ _SUFFIX = {
     LimitKind.CONCURRENT: "concurrent",
     LimitKind.DAY: "tokens-day",
 }
+_HEADERS = {
+    kind: tuple(f"x-ratelimit-{what}-{suffix}".encode() for what in ("limit", "remaining", "reset"))
+    for kind, suffix in _SUFFIX.items()
+}
 _UNIT = {
     LimitKind.REQUESTS: "requests per minute",
     LimitKind.TOKENS: "tokens per minute",
@@ -31,10 +35,8 @@ def standing_headers(standing: Standing) -> list[tuple[bytes, bytes]]:
     """Return ``x-ratelimit-limit-*``, ``-remaining-*`` and ``-reset-*`` for each limit that is set."""
     headers: list[tuple[bytes, bytes]] = []
     for gauge in standing:
-        suffix = _SUFFIX[gauge.kind]
-        headers.append((f"x-ratelimit-limit-{suffix}".encode(), str(gauge.limit).encode()))
-        headers.append((f"x-ratelimit-remaining-{suffix}".encode(), str(gauge.remaining).encode()))
-        headers.append((f"x-ratelimit-reset-{suffix}".encode(), duration_text(gauge.reset_s).encode()))
+        values = b"%d" % gauge.limit, b"%d" % gauge.remaining, duration_text(gauge.reset_s).encode()
+        headers += zip(_HEADERS[gauge.kind], values, strict=True)
     return headers
 
 

@@ -89,7 +89,7 @@ class Quotas:
             return self._refusal(*worst, adapter)
         for scope in scopes:
             self._counters[scope.tenant, scope.adapter] = scope.counters
-        return Reservation(self, scopes, adapter=adapter, tokens=tokens)
+        return Reservation(self, scopes, self._about_to_change(scopes, moment), adapter=adapter, tokens=tokens)
 
     def standing(self, tenant: str, adapter: str) -> Standing:
         """Return what is left of each limit now; of a tenant that was removed, nothing is said."""
@@ -103,11 +103,7 @@ class Quotas:
 
     def advanced(self, scopes: tuple[Scope, ...]) -> Moment:
         """Bring the counters of `scopes` up to now, note that they are about to change, and return the time."""
-        moment = self._read()
-        for scope in scopes:
-            scope.counters.advance(moment)
-            self._unsaved.add((scope.tenant, scope.adapter))
-        return moment
+        return self._about_to_change(scopes, self._read())
 
     def days_ahead(self) -> int:
         """Return how many days the wall clock is behind the latest that it ever said; until then no budget renews."""
@@ -144,6 +140,12 @@ class Quotas:
             del self._counters[key]
         self._unsaved.difference_update(idle)
         return Saved(date.fromordinal(moment.today), forgotten=idle)
+
+    def _about_to_change(self, scopes: tuple[Scope, ...], moment: Moment) -> Moment:
+        for scope in scopes:
+            scope.counters.advance(moment)
+            self._unsaved.add((scope.tenant, scope.adapter))
+        return moment
 
     def _read(self) -> Moment:
         moment = self._clocks.read()

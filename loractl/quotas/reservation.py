@@ -49,12 +49,11 @@ class Reservation:
 
     __slots__ = ("_adapter", "_book", "_charges", "_day", "_day_charged", "_scopes", "charged", "is_open")
 
-    def __init__(self, book: Book, scopes: tuple[Scope, ...], *, adapter: str, tokens: int) -> None:
+    def __init__(self, book: Book, scopes: tuple[Scope, ...], moment: Moment, *, adapter: str, tokens: int) -> None:
         self._book, self._scopes, self._adapter = book, scopes, adapter
         self.is_open = True
         self.charged = 0
         self._charges: list[tuple[int, int]] = []  # the second, and how much was charged in it; oldest first
-        moment = book.advanced(scopes)
         self._day, self._day_charged = moment.today, 0
         for scope in scopes:
             scope.counters.in_flight += 1
