@@ -254,6 +254,21 @@ def parse_statement(payload: bytes) -> Statement:
         StatementError: It is malformed, or written in another way than the canonical one.
     """
     try:
+        statement = _ANY.validate_json(payload)
+    except ValidationError as error:
+        _require_known(payload)
+        raise _named(error) from error
+    # One statement, one text: otherwise two readers could disagree on what a digest stands for. That text has no key
+    # twice and lacks none, so nothing else needs to be asked of a text that is it.
+    if not is_canonical(statement, payload):
+        _require_known(payload)
+        raise StatementError("it is not in canonical form")
+    return statement
+
+
+def _require_known(payload: bytes) -> None:
+    """Return if `payload` is JSON, and claims to be a statement with a predicate of ours; else say what it is."""
+    try:
         held = parse_object(payload)
     except StrictJsonError as error:
         raise StatementError(str(error)) from error
@@ -262,14 +277,6 @@ def parse_statement(payload: bytes) -> Statement:
     found = held.get("predicateType")
     if not isinstance(found, str) or found not in set(PredicateType):
         raise PredicateTypeError(found)
-    try:
-        statement = _ANY.validate_json(payload)
-    except ValidationError as error:
-        raise _named(error) from error
-    # One statement, one text: otherwise two readers could disagree on what a digest stands for.
-    if not is_canonical(statement, payload):
-        raise StatementError("it is not in canonical form")
-    return statement
 
 
 def _named(error: ValidationError) -> StatementError:
