@@ -48,6 +48,11 @@ class PredicateType(StrEnum):
     BASE = "https://loractl.dev/attestation/base/v1"
     IDENTITY = "https://loractl.dev/attestation/identity/v1"
 
+    @property
+    def word(self) -> str:
+        """What a statement of this kind is called where one word names it, such as break-glass."""
+        return self.name.lower().replace("_", "-")
+
 
 class DigestSet(Strict):
     """in-toto's way to write a digest."""
