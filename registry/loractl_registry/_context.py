@@ -33,10 +33,12 @@ class Verified:
     """What this process has verified so far.
 
     Attributes:
+        noted: How many statements the note of the home stands for, 0 if that is not known; see `ledger.prefixes`.
         signatures: By digests of the bundle and of the content that it is over, the key that made it.
     """
 
     chain: Chain | None = None
+    noted: int = 0
     signatures: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
 
 

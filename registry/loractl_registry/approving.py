@@ -7,13 +7,13 @@ from loractl_registry._store import audit, bases
 from loractl_registry._store.audit import NewEvent
 from loractl_registry.actors import parse_actor, require_reason
 from loractl_registry.climbing import require_intact
-from loractl_registry.ledger.chains import checked_chain, read_checkpoint
+from loractl_registry.ledger.chains import read_checkpoint, resumed_chain
 from loractl_registry.ledger.errors import DisagreementError
 from loractl_registry.ledger.facts import facts_of
 from loractl_registry.ledger.grounds import grounds_of
 from loractl_registry.ledger.judging import Judge, approval_facts, home_policy, standing_approvals
 from loractl_registry.ledger.pen import signed_writing
-from loractl_registry.ledger.standing import SignedApproval, objection_to, standings_of
+from loractl_registry.ledger.standing import SignedApproval, Standings, objection_to
 from loractl_registry.ledger.writing import Rung, sign_approval
 from loractl_registry.outcomes import ApprovalNeed, ApprovalRecord, Approvals, Approved
 from loractl_registry.policies import Policy, Verdict
@@ -59,9 +59,9 @@ def approvals(context: Context, ref: Ref | VersionRef) -> Approvals:
     """Return the approvals of `ref` and what the policy asks for; see `Registry.approvals`."""
     seen, policy = read_checkpoint(context), home_policy(context)
     with context.database.reading() as connection:
-        chain, version = checked_chain(context, connection, seen), get_version(context, ref)
+        chain, version = resumed_chain(context, connection, seen), get_version(context, ref)
         held = None if version.base is None else bases.find(connection, version.base)
-        standing, now = standings_of(chain).get(version.ref), context.clock()
+        standing, now = Standings(chain).get(version.ref), context.clock()
         facts = facts_of(context, connection, chain, standing, version)
     valid = standing_approvals(chain, standing, now)
     given = () if standing is None else standing.approvals

@@ -95,7 +95,7 @@ def export_record(context: Context, file: Path) -> AuditExported:
     with written_beside(file) as part, part.open("wb") as stream:
         for line in _lines(chain, envelopes, events, seen):
             stream.write(line)
-    root = chain.statements[0].grant.key.key_id
+    root = chain.trust.root.key_id
     return AuditExported(file, chain.trust.home, root, len(envelopes), len(events), chain.head)
 
 

@@ -101,7 +101,7 @@ def verify_record(
 
 
 def _identity_problems(record: AuditRecord, chain: Chain, anchor: str) -> Iterator[str]:
-    root = chain.statements[0].grant.key.key_id
+    root = chain.trust.root.key_id
     if anchor not in (root, chain.trust.home):
         yield f"it is the record of home {chain.trust.home[:16]} with the first key {root[:16]}, not of {anchor[:16]}"
     if record.home != chain.trust.home:

@@ -13,7 +13,7 @@ from loractl_registry._store.bases import StoredBase
 from loractl_registry.actors import parse_actor
 from loractl_registry.base_files import BaseFiles, check_base, scan_base
 from loractl_registry.ledger.admissions import admissions_of, objection_to_base, sign_admission, sign_withdrawal
-from loractl_registry.ledger.chains import checked_chain, read_checkpoint
+from loractl_registry.ledger.chains import read_checkpoint, resumed_chain
 from loractl_registry.ledger.identities import acting_identity
 from loractl_registry.ledger.judging import home_policy
 from loractl_registry.ledger.pen import Pen, signed_writing
@@ -126,7 +126,7 @@ def _require_signer(context: Context, name: str, actor: str) -> None:
     seen = read_checkpoint(context)
     with context.database.reading() as connection:
         _refuse_adapter_name(connection, name)
-        chain = checked_chain(context, connection, seen)
+        chain = resumed_chain(context, connection, seen)
     acting_identity(context, chain, home_policy(context), actor=actor)
 
 

@@ -81,19 +81,19 @@ def _require_allowed(
 ) -> None:
     """Ask the policy before anything is hashed; the write transaction asks again."""
     from loractl_registry.ledger.admissions import require_admitted
-    from loractl_registry.ledger.chains import checked_chain, read_checkpoint  # cryptography, for who signs alone
+    from loractl_registry.ledger.chains import read_checkpoint, resumed_chain  # cryptography, for who signs alone
     from loractl_registry.ledger.facts import facts_of
     from loractl_registry.ledger.identities import acting_identity
     from loractl_registry.ledger.judging import Judge, approval_facts, home_policy, standing_approvals
     from loractl_registry.ledger.soundness import require_sound
-    from loractl_registry.ledger.standing import standings_of
+    from loractl_registry.ledger.standing import Standings
 
     seen, now = read_checkpoint(context), context.clock()
     with context.database.reading() as connection:
-        chain = checked_chain(context, connection, seen)
+        chain = resumed_chain(context, connection, seen)
         if chain is not None:
             require_admitted(chain, base)
-        standings = standings_of(chain)
+        standings = Standings(chain)
         require_sound(context, connection, chain, standings, version)
         facts = facts_of(context, connection, chain, standings.get(version.ref), version)
     policy = home_policy(context)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from loractl_registry._context import Context
 from loractl_registry.climbing import base_of
-from loractl_registry.ledger.chains import checked_chain, read_checkpoint
+from loractl_registry.ledger.chains import read_checkpoint, resumed_chain
 from loractl_registry.ledger.facts import facts_of
 from loractl_registry.ledger.judging import Judge, approval_facts, home_policy, standing_approvals
-from loractl_registry.ledger.standing import objection_to, standings_of
+from loractl_registry.ledger.standing import Standings, objection_to
 from loractl_registry.ledger.viewing import Viewer, viewer_of
 from loractl_registry.policies import Decision, Finding, Verdict
 from loractl_registry.policies.naming_rules import any_of, person
@@ -64,8 +64,8 @@ def explain(
     """Judge a climb without making it; see `HomePolicies.explain`."""
     seen, policy, now = read_checkpoint(context), home_policy(context), context.clock()
     with context.database.reading() as connection:
-        chain, version = checked_chain(context, connection, seen), get_version(context, ref)
-        standings = standings_of(chain)
+        chain, version = resumed_chain(context, connection, seen), get_version(context, ref)
+        standings = Standings(chain)
         facts = facts_of(context, connection, chain, standings.get(version.ref), version)
     wanted = to or _next(version)
     base, _ = base_of(context, version)

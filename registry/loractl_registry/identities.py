@@ -11,13 +11,19 @@ from loractl_registry._store.audit import NewEvent
 from loractl_registry.actors import parse_actor, parse_reason, require_reason
 from loractl_registry.ledger.admissions import admissions_of, objection_to_base
 from loractl_registry.ledger.adopting import REASON as ADOPTED
-from loractl_registry.ledger.chains import checked_chain, read_checkpoint, verified_chain, write_checkpoint
+from loractl_registry.ledger.chains import (
+    checked_chain,
+    read_checkpoint,
+    resumed_chain,
+    verified_chain,
+    write_checkpoint,
+)
 from loractl_registry.ledger.errors import IdentityExistsError, NoSuchIdentityError
 from loractl_registry.ledger.identities import acting_identity, key_path, new_key, private_keys
 from loractl_registry.ledger.judging import home_policy
 from loractl_registry.ledger.kept import lost_bytes
 from loractl_registry.ledger.pen import Pen, signed_writing
-from loractl_registry.ledger.standing import objection_to, standings_of
+from loractl_registry.ledger.standing import Standings, objection_to
 from loractl_registry.outcomes import (
     CheckpointWritten,
     HistoryVerification,
@@ -149,7 +155,7 @@ class Identities:
     def standing(self, version: AdapterVersion) -> SignedStanding:
         """Return where `version` stands by what was signed, and whether its row says the same."""
         try:
-            standings = standings_of(self._chain())
+            standings = Standings(self._chain())
         except (TrustError, MissingCheckpointError) as error:
             return SignedStanding(None, None, None, None, str(error))
         held, objection = standings.get(version.ref), objection_to(version, standings)
@@ -192,7 +198,7 @@ class Identities:
     def _chain(self) -> Chain | None:
         seen = read_checkpoint(self._context)
         with self._context.database.reading() as connection:
-            return checked_chain(self._context, connection, seen)
+            return resumed_chain(self._context, connection, seen)
 
     def _here(self) -> dict[str, tuple[str, PublicKey]]:
         """Return name and public key of every private key in the home, by key id."""
@@ -204,7 +210,7 @@ class Identities:
 
 
 def _disagreements(rows: Sequence[AdapterVersion], chain: Chain | None) -> list[str]:
-    standings = standings_of(chain)
+    standings = Standings(chain)
     found = [f"{row.ref}: {objection}" for row in rows if (objection := objection_to(row, standings)) is not None]
     gone = sorted(standings.keys() - {row.ref for row in rows})
     return [*found, *(f"{ref}: statements are about it, and the database does not have it" for ref in gone)]
@@ -245,7 +251,7 @@ def _change(
     change = IdentityChange(**place, verb=verb, roles=roles, public_key=public_key, reason=reason)
     statement = IdentityStatement(subject=identity_subject(name, key_id), predicate=change)
     detail = {
-        "statement": pen.sign(statement, "identity"),
+        "statement": pen.sign(statement),
         "signer": place["signer"].identity,
         "key_id": key_id,
         "roles": [role.value for role in roles],

@@ -12,10 +12,10 @@ from loractl_registry.attestations import EvidenceRecord
 from loractl_registry.change_norms import ModuleChange, changes_of_modules
 from loractl_registry.checking import diff
 from loractl_registry.evidence import EvidenceShelf
-from loractl_registry.ledger.chains import checked_chain, read_checkpoint
+from loractl_registry.ledger.chains import read_checkpoint, resumed_chain
 from loractl_registry.ledger.facts import facts_of
 from loractl_registry.ledger.judging import Judge, approval_facts, home_policy, standing_approvals
-from loractl_registry.ledger.standing import SignedApproval, objection_to, standings_of
+from loractl_registry.ledger.standing import SignedApproval, Standings, objection_to
 from loractl_registry.ledger.viewing import Viewer, viewer_of
 from loractl_registry.outcomes import VersionDiff
 from loractl_registry.policies import Finding, Policy
@@ -68,10 +68,10 @@ def review(context: Context, *, actor: str, identity: str | None) -> Review:
     """Return every version whose next rung lacks an approval that the one who asks may give; see `Governing.review`."""
     seen, policy = read_checkpoint(context), home_policy(context)
     with context.database.reading() as connection:
-        chain = checked_chain(context, connection, seen)
+        chain = resumed_chain(context, connection, seen)
         rows = versions.select(connection, context.path_of)
         admitted = {base.name: base for base in bases.select(connection)}
-        standings = standings_of(chain)
+        standings = Standings(chain)
         known = {
             row.ref: facts_of(context, connection, chain, standings.get(row.ref), row)
             for row in rows

@@ -13,7 +13,7 @@ from loractl_registry.errors import RegistryError
 from loractl_registry.ledger.admissions import admissions_of, objection_to_base
 from loractl_registry.ledger.chains import checked_chain, read_checkpoint
 from loractl_registry.ledger.file_signatures import signature_objection
-from loractl_registry.ledger.standing import Standing, Standings, objection_to, standings_of
+from loractl_registry.ledger.standing import Standing, Standings, objection_to
 from loractl_registry.reading import earlier_numbers, live_stacks, stored_base
 from loractl_registry.records import AdapterVersion, Base, ServingSnapshot, ServingTerms
 from loractl_registry.refs import VersionRef
@@ -44,7 +44,7 @@ def snapshot(context: Context, base: str) -> ServingSnapshot:
         objection = UNSIGNED if chain is None else _objection_to(admitted, chain)
         if chain is None or objection is not None:
             return ServingSnapshot(sequence, admitted, (), {}, _all(rows, objection or UNSIGNED), objection)
-        standings, now = standings_of(chain), context.clock()
+        standings, now = Standings(chain), context.clock()
         refused = _objections(rows, standings, now)
         for version in rows:
             if version.ref not in refused:

@@ -15,7 +15,7 @@ from loractl_registry.ledger.grounds import grounds_of
 from loractl_registry.ledger.judging import approval_facts, standing_approvals
 from loractl_registry.ledger.pen import Pen
 from loractl_registry.ledger.soundness import require_sound
-from loractl_registry.ledger.standing import objection_to, revoked_digests
+from loractl_registry.ledger.standing import objection_to
 from loractl_registry.ledger.writing import Rung, sign_break_glass, sign_promotion, sign_step
 from loractl_registry.outcomes import Promotion
 from loractl_registry.policies import Verdict
@@ -155,7 +155,7 @@ class Step:
         self._pen.place()  # it begins the chain where nothing was signed yet
         require_sound(self._context, self._connection, self._pen.chain, self._pen.standings, version)
         by_row = versions.refs_of(self._connection, version.digest, stages=(Stage.REVOKED,))
-        signed = revoked_digests(self._pen.standings).get(version.digest)
+        signed = self._pen.standings.revoked().get(version.digest)
         if by_row or signed is not None:
             raise RevokedBytesError(version.ref, by_row[0] if by_row else signed or version.ref)
 

@@ -17,13 +17,7 @@ def parse_object(data: bytes) -> dict[str, object]:
         StrictJsonError: The message says what is wrong, without a full stop.
     """
     try:
-        value: object = json.loads(
-            data.decode("utf-8"),
-            object_pairs_hook=_unique,
-            parse_constant=_refuse_constant,
-            parse_int=_parse_int,
-            parse_float=_parse_float,
-        )
+        value: object = _DECODER.decode(data.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise StrictJsonError(f"it is not UTF-8 (byte {error.start})") from error
     except RecursionError as error:
@@ -73,3 +67,8 @@ def _parse_int(digits: str) -> int:
     if len(digits) > 40:
         raise StrictJsonError(f"it holds the number {digits[:20]}…, which has {len(digits)} digits")
     return int(digits)
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique, parse_constant=_refuse_constant, parse_int=_parse_int, parse_float=_parse_float
+)

@@ -26,6 +26,7 @@ class Threat(StrEnum):
     BASE = "The base"
     ROWS = "Rows edited with sqlite3"
     STATEMENTS = "Signed statements"
+    NOTE = "The note of what was verified"
     ROLLBACK = "Old databases and checkpoints"
     AUDIT = "The audit log"
     EXPORT = "The record that an auditor gets"

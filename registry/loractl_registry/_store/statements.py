@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class StoredStatement:
+class StoredStatement(NamedTuple):
     """A signed statement as it is kept.
 
     Attributes:
@@ -36,6 +35,16 @@ def envelopes_after(connection: sqlite3.Connection, sequence: int) -> list[bytes
     """Return the envelopes of every statement after `sequence`, in order."""
     rows = connection.execute("SELECT envelope FROM statement WHERE sequence > ? ORDER BY sequence", (sequence,))
     return [str(envelope).encode() for (envelope,) in rows]
+
+
+def select(connection: sqlite3.Connection) -> list[StoredStatement]:
+    """Return every statement, in order."""
+    # The casts are for who made the table anew, without its types.
+    rows = connection.execute(
+        "SELECT sequence, ifnull(CAST(digest AS TEXT), ''), ifnull(CAST(kind AS TEXT), ''),"
+        " ifnull(CAST(subject AS TEXT), ''), ifnull(CAST(envelope AS BLOB), x'') FROM statement ORDER BY sequence"
+    )
+    return list(map(StoredStatement._make, rows))
 
 
 def envelope_at(connection: sqlite3.Connection, sequence: int) -> bytes | None:

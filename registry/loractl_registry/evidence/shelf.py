@@ -21,13 +21,13 @@ from loractl_registry.evidence.errors import EvidenceNotFoundError, NoScannerErr
 from loractl_registry.evidence.reading import MAX_EVIDENCE_BYTES, Findings, read_effect, read_findings
 from loractl_registry.evidence.scanning import DEFAULT_TIMEOUT_S, run_scanner
 from loractl_registry.home_errors import os_errors_named
-from loractl_registry.ledger.chains import checked_chain, read_checkpoint
+from loractl_registry.ledger.chains import read_checkpoint, resumed_chain
 from loractl_registry.ledger.errors import DisagreementError
 from loractl_registry.ledger.facts import is_trusted
 from loractl_registry.ledger.metrics import digest_of_metrics
 from loractl_registry.ledger.pen import Pen, signed_writing
 from loractl_registry.ledger.soundness import failed_scan
-from loractl_registry.ledger.standing import SignedEvidence, Standing, objection_to, standings_of
+from loractl_registry.ledger.standing import SignedEvidence, Standing, Standings, objection_to
 from loractl_registry.reading import get_version
 from loractl_registry.records import AdapterVersion
 from loractl_registry.refs import Ref, VersionRef
@@ -100,8 +100,8 @@ class EvidenceShelf:
         """Return the evidence about `ref`, oldest first. Raises a `NotFoundError`."""
         context, seen = self._context, read_checkpoint(self._context)
         with context.database.reading() as connection:
-            version, chain = get_version(context, ref), checked_chain(context, connection, seen)
-            standing = standings_of(chain).get(version.ref)
+            version, chain = get_version(context, ref), resumed_chain(context, connection, seen)
+            standing = Standings(chain).get(version.ref)
             held = rows.select(connection, str(version.ref))
         if chain is None or standing is None:
             return ()
@@ -165,7 +165,7 @@ def _signed(pen: Pen, version: AdapterVersion, digest: str, found: Findings) -> 
         metrics=digest_of_metrics(found.metrics),
     )
     statement = EvidenceStatement(subject=subject_of(version.ref, version.digest), predicate=testimony)
-    return StoredEvidence(pen.sign(statement, "evidence"), str(version.ref), digest, to_json(dict(found.metrics)))
+    return StoredEvidence(pen.sign(statement), str(version.ref), digest, to_json(dict(found.metrics)))
 
 
 def _note(pen: Pen, version: AdapterVersion, stored: StoredEvidence, found: Findings) -> None:

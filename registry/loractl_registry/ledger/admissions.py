@@ -9,7 +9,7 @@ from loractl_registry.ledger.errors import BaseDeniedError, BaseDisagreementErro
 from loractl_registry.ledger.pen import Pen
 from loractl_registry.policies import BaseFacts, BaseRequest, Decision, evaluate_base
 from loractl_registry.records import Base
-from loractl_registry.trust import AdmissionVerb, BaseAdmission, BaseStatement, Chain, base_subject
+from loractl_registry.trust import AdmissionVerb, BaseAdmission, BaseStatement, Chain, PredicateType, base_subject
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +37,11 @@ def admissions_of(chain: Chain | None) -> Admissions:
     Other files under a name that is taken, and a withdrawal of what is not admitted, change nothing.
     """
     admissions: dict[str, Admission] = {}
-    for verified in () if chain is None else chain.statements:
-        if isinstance(verified.statement, BaseStatement):
-            after = _after(admissions.get(verified.statement.base), verified.statement)
+    for entry in () if chain is None else chain.of_kind(PredicateType.BASE):
+        if isinstance(entry.statement, BaseStatement):
+            after = _after(admissions.get(entry.statement.base), entry.statement)
             if after is not None:
-                admissions[verified.statement.base] = after
+                admissions[entry.statement.base] = after
     return admissions
 
 
@@ -107,7 +107,7 @@ def _sign(
         evidence=evidence,
         reason=reason,
     )
-    return pen.sign(BaseStatement(subject=base_subject(base.name, base.digest), predicate=admission), "base")
+    return pen.sign(BaseStatement(subject=base_subject(base.name, base.digest), predicate=admission))
 
 
 def _require_allowed(pen: Pen, base: Base) -> Decision:

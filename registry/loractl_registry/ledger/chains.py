@@ -1,4 +1,4 @@
-"""Reading the chain of a home: verified, continued from what was verified before, and held against the checkpoint."""
+"""Reading the chain of a home: verified, held against the checkpoint, and gone on from what was verified before."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from loractl_registry._context import Context
 from loractl_registry._store import statements
 from loractl_registry.home_errors import os_errors_named
+from loractl_registry.ledger import prefixes
 from loractl_registry.strict_json import StrictJsonError, parse_object
 from loractl_registry.trust import (
     Chain,
@@ -80,13 +81,27 @@ def _kept_by(witness: Witness) -> bytes | None:
 
 
 def checked_chain(context: Context, connection: sqlite3.Connection, seen: Seen) -> Chain | None:
-    """Return the verified chain, which goes on from the checkpoint; None if nothing was ever signed.
+    """Return the chain, which goes on from the checkpoint, every statement verified by this process.
 
     Raises:
         TrustError: A subclass that says what is wrong with a statement, the chain or the checkpoint.
         MissingCheckpointError: There are statements and no checkpoint.
     """
-    chain = verified_chain(context, connection)
+    return _witnessed(context, seen, verified_chain(context, connection))
+
+
+def resumed_chain(context: Context, connection: sqlite3.Connection, seen: Seen) -> Chain | None:
+    """Return the chain, as `checked_chain` does; what an earlier process has verified is not verified again.
+
+    For verbs of one person at a terminal. Whatever serves, or says that everything is in order, asks `checked_chain`.
+    """
+    chain = _witnessed(context, seen, _resumed(context, connection))
+    if chain is not None:
+        prefixes.keep(context, chain)
+    return chain
+
+
+def _witnessed(context: Context, seen: Seen, chain: Chain | None) -> Chain | None:
     if chain is None:
         # The first identity writes its checkpoint before it commits, so one of sequence 1 may be ahead of nothing.
         for envelope in (seen.envelope, None if seen.elsewhere is None else seen.elsewhere.envelope):
@@ -100,13 +115,24 @@ def checked_chain(context: Context, connection: sqlite3.Connection, seen: Seen) 
 
 
 def verified_chain(context: Context, connection: sqlite3.Connection) -> Chain | None:
-    """Return the verified chain without a look at the checkpoint.
+    """Return the verified chain without a look at the checkpoint; None if nothing was ever signed.
 
     What this process has verified is not verified again as long as the database has the same statement at its end.
     """
+    known = _known(context, connection)
+    return _gone_on(context, connection, None if known is not None and known.reopened else known)
+
+
+def _resumed(context: Context, connection: sqlite3.Connection) -> Chain | None:
+    return _gone_on(context, connection, _known(context, connection) or prefixes.resume(context, connection))
+
+
+def _known(context: Context, connection: sqlite3.Connection) -> Chain | None:
     known = context.verified.chain
-    if known is not None and _digest_at(connection, known.sequence) != known.head:
-        known = None
+    return known if known is not None and _digest_at(connection, known.sequence) == known.head else None
+
+
+def _gone_on(context: Context, connection: sqlite3.Connection, known: Chain | None) -> Chain | None:
     envelopes = statements.envelopes_after(connection, 0 if known is None else known.sequence)
     if envelopes:
         known = verify_chain(envelopes, now=context.clock(), after=known)
@@ -118,13 +144,14 @@ def write_checkpoint(context: Context, key: Signing) -> None:
     """Sign the head of the chain as it is now, and keep it outside the database."""
     with _sole_writer(context.home):
         with context.database.reading() as connection:
-            chain = verified_chain(context, connection)
+            chain = _resumed(context, connection)
         grant = None if chain is None else chain.trust.active(key.public.key_id)
         # Whoever revoked the key meanwhile writes the checkpoint.
         if chain is not None and grant is not None:
             envelope = checkpoint_of(context, chain, grant.identity, key)
             for witness in witnesses_of(context):
                 witness.write(envelope)
+            prefixes.keep(context, chain)
 
 
 def checkpoint_of(context: Context, chain: Chain, identity: str, key: Signing) -> bytes:

@@ -13,8 +13,8 @@ from loractl_registry._context import Context
 from loractl_registry._store import file_signatures, versions
 from loractl_registry._store.file_signatures import StoredSignature
 from loractl_registry.attestations import FileSignatureRecord
-from loractl_registry.ledger.chains import checked_chain, read_checkpoint
-from loractl_registry.ledger.standing import Standing, standings_of
+from loractl_registry.ledger.chains import checked_chain, read_checkpoint, resumed_chain
+from loractl_registry.ledger.standing import Standing, Standings
 from loractl_registry.outcomes import Damage
 from loractl_registry.reading import get_version
 from loractl_registry.records import AdapterVersion
@@ -40,8 +40,8 @@ def signatures_of(context: Context, ref: Ref | VersionRef) -> tuple[FileSignatur
     """
     seen = read_checkpoint(context)
     with context.database.reading() as connection:
-        version, chain = get_version(context, ref), checked_chain(context, connection, seen)
-        standing = standings_of(chain).get(version.ref)
+        version, chain = get_version(context, ref), resumed_chain(context, connection, seen)
+        standing = Standings(chain).get(version.ref)
         if chain is None or standing is None:
             return ()
         return checked_signatures(context, connection, chain, standing, version)
@@ -75,7 +75,7 @@ def damaged_signatures(context: Context, found: Sequence[AdapterVersion]) -> Map
         except (TrustError, MissingCheckpointError) as error:
             broken = (Damage("the signed statements", "a chain that verifies", str(error)),)
             return {version.ref: broken for version in found}
-        standings = standings_of(chain)
+        standings = Standings(chain)
         for version in found:
             standing = standings.get(version.ref)
             if chain is not None and standing is not None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from loractl_registry._context import Context
 from loractl_registry._store import file_signatures
 from loractl_registry._store.file_signatures import StoredSignature
-from loractl_registry.ledger.chains import checked_chain, read_checkpoint
+from loractl_registry.ledger.chains import read_checkpoint, resumed_chain
 from loractl_registry.ledger.file_signatures import KEY, SHIPPED
 from loractl_registry.ledger.pen import Pen
 from loractl_registry.provenance import provenance_digest
@@ -41,7 +41,7 @@ def shipped_with(context: Context, folder: Path, manifest: Manifest) -> Shipped 
         return None
     seen = read_checkpoint(context)
     with context.database.reading() as connection:
-        chain = checked_chain(context, connection, seen)
+        chain = resumed_chain(context, connection, seen)
     keys = () if chain is None else tuple(key for key in chain.trust.keys if chain.trust.active(key.key_id) is not None)
     signed = examine_shipped(folder, manifest, found, keys)
     bundle = found.bundle
@@ -76,4 +76,4 @@ def sign_addition(
         signatures=digests,
     )
     statement = AdditionStatement(subject=subject_of(ref, manifest.digest), predicate=addition)
-    return (pen.sign(statement, "addition"), *digests)
+    return (pen.sign(statement), *digests)

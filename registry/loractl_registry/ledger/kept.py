@@ -10,7 +10,7 @@ from loractl_registry._context import Context
 from loractl_registry._store import evidence as evidence_rows
 from loractl_registry.ledger.file_signatures import checked_signatures
 from loractl_registry.ledger.metrics import digest_of_metrics
-from loractl_registry.ledger.standing import Standing, standings_of
+from loractl_registry.ledger.standing import Standing, Standings
 from loractl_registry.records import AdapterVersion
 from loractl_registry.trust import Chain
 
@@ -21,7 +21,7 @@ def lost_bytes(
     """Yield one line for each signature and piece of evidence of `rows` that is gone or is not what was signed."""
     if chain is None:
         return
-    standings = standings_of(chain)
+    standings = Standings(chain)
     for version in rows:
         standing = standings.get(version.ref)
         if standing is None or standing.digest != version.digest:

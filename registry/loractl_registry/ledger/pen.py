@@ -17,16 +17,16 @@ from loractl_registry._store.audit import NewEvent
 from loractl_registry._store.statements import StoredStatement
 from loractl_registry.ledger.chains import (
     Seen,
-    checked_chain,
     checkpoint_of,
     read_checkpoint,
+    resumed_chain,
     witnesses_of,
     write_checkpoint,
 )
 from loractl_registry.ledger.facts import VersionFacts, facts_of
 from loractl_registry.ledger.identities import ALL_ROLES, Acting, acting_identity, new_key
 from loractl_registry.ledger.judging import Judge, home_policy
-from loractl_registry.ledger.standing import Standing, Standings, standings_of
+from loractl_registry.ledger.standing import Standing, Standings
 from loractl_registry.policies import Policy
 from loractl_registry.records import AdapterVersion
 from loractl_registry.refs import VersionRef
@@ -67,7 +67,7 @@ class Pen:
         self.at = context.clock()
         self._seen = seen
         self._signed = 0
-        self._folded: tuple[Chain | None, Standings] | None = None
+        self._folded: tuple[Chain | None, Standings] = (chain, Standings(chain))
 
     @cached_property
     def policy(self) -> Policy:
@@ -87,8 +87,8 @@ class Pen:
     @property
     def standings(self) -> Standings:
         """Where every version stands by what was signed so far."""
-        if self._folded is None or self._folded[0] is not self.chain:
-            self._folded = (self.chain, standings_of(self.chain))
+        if self._folded[0] is not self.chain:
+            self._folded = (self.chain, Standings(self.chain))
         return self._folded[1]
 
     @property
@@ -120,7 +120,7 @@ class Pen:
             signer=Signer(identity=self.acting.name, key_id=key.public.key_id),
         )
 
-    def sign(self, statement: Statement, kind: str) -> str:
+    def sign(self, statement: Statement) -> str:
         """Sign `statement`, verify it as every reader will, and write it down; return its digest.
 
         Raises:
@@ -128,7 +128,7 @@ class Pen:
         """
         key = self.acting.key
         assert key is not None  # noqa: S101  # `place` was asked before
-        self._write(sign_statement(statement, key), statement, kind)
+        self._write(sign_statement(statement, key))
         return self._head()
 
     def begin(self, name: str, key: IdentityKey | None) -> None:
@@ -149,7 +149,7 @@ class Pen:
         )
         root = IdentityStatement(subject=identity_subject(name, key.public.key_id), predicate=change)
         self.acting = Acting(name, ALL_ROLES, key)
-        self._write(sign_statement(root, key), root, "identity")
+        self._write(sign_statement(root, key))
         root_alone = self.chain
         assert root_alone is not None  # noqa: S101  # it was just begun
         detail = {"statement": self._head(), "key_id": key.public.key_id, "roles": sorted(Role)}
@@ -164,10 +164,10 @@ class Pen:
             witness.write(envelope)
         reach("sign.after_root")
 
-    def _write(self, envelope: bytes, statement: Statement, kind: str) -> None:
+    def _write(self, envelope: bytes) -> None:
         self.chain = verify_chain([envelope], now=self.at, after=self.chain)
-        subject = statement.subject[0].name
-        stored = StoredStatement(self.chain.sequence, self.chain.head, kind, subject, envelope)
+        last = self.chain.statements[-1]
+        stored = StoredStatement(self.chain.sequence, last.digest, last.kind, last.subject, envelope)
         statements.append(self.connection, stored)
         self._signed += 1
 
@@ -186,7 +186,7 @@ def signed_writing(context: Context, *, actor: str) -> Generator[Pen]:
     with context.database.writing() as connection:
         # Nobody commits beside the one who writes, so the checkpoint is not ahead of what is read here.
         seen = read_checkpoint(context)
-        pen = Pen(context, connection, checked_chain(context, connection, seen), seen, actor)
+        pen = Pen(context, connection, resumed_chain(context, connection, seen), seen, actor)
         yield pen
         key = pen.signing_key
     if key is not None:

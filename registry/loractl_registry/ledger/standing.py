@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from loractl_registry.provenance import provenance_digest
 from loractl_registry.records import AdapterVersion, ServingTerms
-from loractl_registry.refs import VersionRef
+from loractl_registry.refs import VersionRef, parse_ref
 from loractl_registry.stages import Stage
 from loractl_registry.trust import (
     AdditionStatement,
@@ -16,13 +16,14 @@ from loractl_registry.trust import (
     BaseStatement,
     BreakGlassStatement,
     Chain,
+    Entry,
     EvidenceStatement,
     EvidenceType,
     IdentityStatement,
+    PredicateType,
     PromotionStatement,
     RevocationStatement,
     StepDownStatement,
-    VerifiedStatement,
 )
 
 
@@ -122,34 +123,54 @@ class Standing:
         return min((end for end in ends if end is not None), default=None)
 
 
-Standings = Mapping[VersionRef, Standing]
-
-
-def standings_of(chain: Chain | None) -> Standings:
-    """Return where every version stands that a statement is about.
+class Standings(Mapping[VersionRef, Standing]):
+    """Where every version stands that a statement is about, each folded when somebody asks for it.
 
     A statement that does not go on from where the version stood, or that is about other bytes or another base under the
     same ref, moves nothing: who may sign one rung could otherwise skip those that others must sign.
     """
-    standings: dict[VersionRef, Standing] = {}
-    for verified in () if chain is None else chain.statements:
-        statement = verified.statement
+
+    def __init__(self, chain: Chain | None) -> None:
+        self._chain = chain
+        self._folded: dict[VersionRef, Standing | None] = {}
+
+    def __getitem__(self, ref: VersionRef) -> Standing:
+        if ref not in self._folded:
+            self._folded[ref] = _folded(() if self._chain is None else self._chain.by_subject.get(str(ref), ()))
+        if (standing := self._folded[ref]) is None:
+            raise KeyError(ref)
+        return standing
+
+    def __iter__(self) -> Iterator[VersionRef]:
+        # The names of bases and identities have no number.
+        subjects = () if self._chain is None else self._chain.by_subject
+        refs = (parse_ref(subject) for subject in subjects if "@" in subject)
+        numbered = (VersionRef(ref.name, ref.number) for ref in refs if ref.number is not None)
+        return (ref for ref in numbered if ref in self)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def revoked(self) -> Mapping[str, VersionRef]:
+        """Return the contents that were revoked, and under which ref."""
+        ends = () if self._chain is None else self._chain.of_kind(PredicateType.REVOCATION)
+        refs = {end.statement.ref for end in ends if isinstance(end.statement, RevocationStatement)}
+        return {self[ref].digest: ref for ref in refs if ref in self and self[ref].stage is Stage.REVOKED}
+
+
+def _folded(entries: Iterable[Entry]) -> Standing | None:
+    standing: Standing | None = None
+    for entry in entries:
+        statement = entry.statement
         if isinstance(statement, IdentityStatement | BaseStatement):
             continue
-        before = standings.get(statement.ref)
         if isinstance(statement, AdditionStatement):
             # An addition is the first that is said of a version: nobody takes over what another has added.
-            after = _added(statement) if before is None else None
+            after = _added(statement) if standing is None else None
         else:
-            after = _after(before or Standing(statement.content_digest), verified)
-        if after is not None:
-            standings[statement.ref] = after
-    return standings
-
-
-def revoked_digests(standings: Standings) -> Mapping[str, VersionRef]:
-    """Return the contents that were revoked, and under which ref."""
-    return {standing.digest: ref for ref, standing in standings.items() if standing.stage is Stage.REVOKED}
+            after = _after(standing or Standing(statement.content_digest), entry)
+        standing = after or standing
+    return standing
 
 
 def objection_to(version: AdapterVersion, standings: Standings) -> str | None:
@@ -190,15 +211,15 @@ def _added(statement: AdditionStatement) -> Standing:
     return Standing(statement.content_digest, sequence=said.sequence, signer=by.identity, addition=addition)
 
 
-def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
+def _after(before: Standing, entry: Entry) -> Standing | None:
     """Return where a version stands after a statement, None where that moves nothing."""
-    statement = verified.statement
+    statement = entry.statement
     if isinstance(statement, IdentityStatement | BaseStatement | AdditionStatement):
         return None
     if statement.content_digest != before.digest:
         return None
     if isinstance(statement, EvidenceStatement):
-        return replace(before, evidence=(*before.evidence, _evidence(statement, verified.digest)))
+        return replace(before, evidence=(*before.evidence, _evidence(statement, entry.digest)))
     signed = replace(before, sequence=statement.predicate.sequence, signer=statement.predicate.signer.identity)
     if isinstance(statement, RevocationStatement):
         return replace(signed, stage=Stage.REVOKED)
@@ -213,9 +234,9 @@ def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
     if before.base not in (None, base):
         return None
     if isinstance(statement, ApprovalStatement):
-        return replace(before, approvals=(*before.approvals, _approval(statement, verified.digest)))
+        return replace(before, approvals=(*before.approvals, _approval(statement, entry.digest)))
     said = statement.predicate
-    terms = ServingTerms(said.tenants, said.data_classes, verified.digest)
+    terms = ServingTerms(said.tenants, said.data_classes, entry.digest)
     return _raised(replace(signed, base=base, terms=terms), statement)
 
 

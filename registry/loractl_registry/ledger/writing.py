@@ -77,9 +77,7 @@ def sign_promotion(
         reason=reason,
     )
     version = rung.version
-    return pen.sign(
-        PromotionStatement(subject=subject_of(version.ref, version.digest), predicate=promotion), "promotion"
-    )
+    return pen.sign(PromotionStatement(subject=subject_of(version.ref, version.digest), predicate=promotion))
 
 
 def sign_approval(pen: Pen, rung: Rung, *, grounds: Grounds, reason: str) -> str:
@@ -98,7 +96,7 @@ def sign_approval(pen: Pen, rung: Rung, *, grounds: Grounds, reason: str) -> str
         reason=reason,
     )
     version = rung.version
-    return pen.sign(ApprovalStatement(subject=subject_of(version.ref, version.digest), predicate=approval), "approval")
+    return pen.sign(ApprovalStatement(subject=subject_of(version.ref, version.digest), predicate=approval))
 
 
 def sign_break_glass(
@@ -119,7 +117,7 @@ def sign_break_glass(
         reason=reason,
     )
     subject = subject_of(rung.version.ref, rung.version.digest)
-    return pen.sign(BreakGlassStatement(subject=subject, predicate=glass), "break-glass")
+    return pen.sign(BreakGlassStatement(subject=subject, predicate=glass))
 
 
 def sign_step(pen: Pen, version: AdapterVersion, verb: Verb, before: Stage, after: Stage, *, reason: str) -> str:
@@ -127,6 +125,6 @@ def sign_step(pen: Pen, version: AdapterVersion, verb: Verb, before: Stage, afte
     subject, place, policy = subject_of(version.ref, version.digest), pen.place(), pen.policy.digest
     if verb is Verb.REVOKE:
         revocation = Revocation(**place, policy=policy, from_stage=before, reason=reason)
-        return pen.sign(RevocationStatement(subject=subject, predicate=revocation), "revocation")
+        return pen.sign(RevocationStatement(subject=subject, predicate=revocation))
     step = StepDown(**place, policy=policy, verb=verb, from_stage=before, to_stage=after, reason=reason)
-    return pen.sign(StepDownStatement(subject=subject, predicate=step), "step-down")
+    return pen.sign(StepDownStatement(subject=subject, predicate=step))

@@ -5,7 +5,7 @@ Imports cryptography and pydantic, which listing and completing do without: impo
 
 from __future__ import annotations
 
-from loractl_registry.trust.chain import Chain, verify_chain
+from loractl_registry.trust.chain import Chain, Entry, reopen_chain, verify_chain
 from loractl_registry.trust.checkpoint import (
     Checkpoint,
     check_against,
@@ -55,6 +55,7 @@ from loractl_registry.trust.statements import (
     BreakGlassStatement,
     EvidenceStatement,
     IdentityStatement,
+    PredicateType,
     PromotionStatement,
     RevocationStatement,
     Statement,
@@ -65,6 +66,7 @@ from loractl_registry.trust.statements import (
     sign_statement,
     subject_of,
 )
+from loractl_registry.trust.transcript import Transcript
 from loractl_registry.trust.trust_store import Grant, TrustStore
 from loractl_registry.trust.verifying import (
     VerifiedStatement,
@@ -91,6 +93,7 @@ __all__ = [
     "BreakGlassStatement",
     "Chain",
     "Checkpoint",
+    "Entry",
     "EvidenceStatement",
     "EvidenceType",
     "FileWitness",
@@ -103,6 +106,7 @@ __all__ = [
     "IdentityVerb",
     "MissingCheckpointError",
     "Passphrase",
+    "PredicateType",
     "Promotion",
     "PromotionStatement",
     "PublicKey",
@@ -116,6 +120,7 @@ __all__ = [
     "StepDown",
     "StepDownStatement",
     "Testimony",
+    "Transcript",
     "TrustError",
     "TrustStore",
     "VerifiedPayload",
@@ -135,6 +140,7 @@ __all__ = [
     "parse_statement",
     "passphrase_from",
     "public_path_of",
+    "reopen_chain",
     "require_unexpired",
     "save_key",
     "sign_checkpoint",

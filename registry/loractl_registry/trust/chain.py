@@ -2,27 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
+from typing import Protocol
 
+from loractl_registry.trust.envelope import unverified_payload
 from loractl_registry.trust.errors import ChainError, ForeignHomeError, TrustError
-from loractl_registry.trust.statements import IdentityStatement, Statement, describe
+from loractl_registry.trust.statements import (
+    PAYLOAD_TYPE,
+    IdentityStatement,
+    PredicateType,
+    Statement,
+    describe,
+    parse_statement,
+)
+from loractl_registry.trust.transcript import KeptRow, Transcript
 from loractl_registry.trust.trust_store import TrustStore
-from loractl_registry.trust.verifying import MAX_CLOCK_SKEW, VerifiedStatement, verify_recorded, verify_root
+from loractl_registry.trust.verifying import (
+    MAX_CLOCK_SKEW,
+    require_past,
+    verify_recorded,
+    verify_root,
+)
 
 
-@dataclass(frozen=True, slots=True)
+class Entry(Protocol):
+    """A statement in its place of a verified chain."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of the signed bytes, which the next statement names."""
+        ...
+
+    @property
+    def kind(self) -> str:
+        """What it does, in one word."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """Name of what it is about."""
+        ...
+
+    @property
+    def statement(self) -> Statement:
+        """What it says."""
+        ...
+
+
+class ReopenedStatement:
+    """A statement whose row an earlier process verified; what it says is read when somebody asks."""
+
+    __slots__ = ("_envelope", "_statement", "digest", "kind", "subject")
+
+    def __init__(self, row: KeptRow) -> None:
+        self.digest, self.kind, self.subject, self._envelope = row.digest, row.kind, row.subject, row.envelope
+        self._statement: Statement | None = None
+
+    @property
+    def statement(self) -> Statement:
+        """As `Entry` says."""
+        if self._statement is None:
+            self._statement = parse_statement(unverified_payload(self._envelope, PAYLOAD_TYPE))
+        return self._statement
+
+
+@dataclass(frozen=True)
 class Chain:
     """A verified chain.
 
     Attributes:
         trust: Who is trusted at its head.
         statements: All of it; sequence n is at index n - 1.
+        latest: The latest date in it.
+        transcript: Over all of it, as a store must keep it.
+        reopened: How many, from the first on, an earlier process verified; 0 if this one has verified everything.
     """
 
     trust: TrustStore
-    statements: tuple[VerifiedStatement, ...]
+    statements: Sequence[Entry]
+    latest: datetime
+    transcript: Transcript = field(compare=False)
+    reopened: int = field(default=0, compare=False)
 
     @property
     def sequence(self) -> int:
@@ -38,6 +101,19 @@ class Chain:
     def digests(self) -> tuple[str, ...]:
         """Digest of every statement, in order."""
         return tuple(each.digest for each in self.statements)
+
+    @cached_property
+    def by_subject(self) -> Mapping[str, Sequence[Entry]]:
+        """The statements about each version, base and identity, in order."""
+        held: dict[str, list[Entry]] = {}
+        for entry in self.statements:
+            held.setdefault(entry.subject, []).append(entry)
+        return held
+
+    def of_kind(self, kind: PredicateType) -> tuple[Entry, ...]:
+        """Return the statements with that predicate, in order."""
+        word = kind.word
+        return tuple(entry for entry in self.statements if entry.kind == word)
 
 
 def verify_chain(
@@ -60,7 +136,9 @@ def verify_chain(
     A chain that was cut at its end is whole in itself; only a checkpoint shows that.
     """
     trust = None if after is None else after.trust
-    statements = [] if after is None else list(after.statements)
+    statements = list[Entry]() if after is None else list(after.statements)
+    transcript = Transcript() if after is None else after.transcript.copy()
+    latest = None if after is None else after.latest
     for place, envelope in enumerate(envelopes, len(statements) + 1):
         try:
             if trust is None:
@@ -74,14 +152,44 @@ def verify_chain(
             error.place = place
             raise
         statements.append(verified)
-    if trust is None:
+        transcript.add(verified.digest, verified.kind, verified.subject, envelope)
+        at = verified.statement.predicate.at
+        latest = at if latest is None else max(latest, at)
+    if trust is None or latest is None:
         raise ChainError("the chain is empty")
     if home is not None and trust.home != home:
         raise ForeignHomeError("chain", trust.home, home)
-    return Chain(trust, tuple(statements))
+    return Chain(trust, tuple(statements), latest, transcript, 0 if after is None else after.reopened)
 
 
-def _require_link(statement: Statement, before: VerifiedStatement) -> None:
+def reopen_chain(rows: Sequence[KeptRow], transcript: Transcript, *, latest: datetime, now: datetime) -> Chain:
+    """Take up a chain that was verified before, over these very rows, by the same rules: whoever calls has proof of it.
+
+    No signature is verified again. What depends on the time is judged again, and who is trusted is derived again.
+
+    Args:
+        rows: All of them, at least one.
+        transcript: Over `rows`.
+        latest: The latest date in them.
+        now: As in `verify_chain`.
+
+    Raises:
+        FromTheFutureError: Something in it is dated more than 5 minutes after `now`.
+        TrustError: The rows were never verified.
+    """
+    require_past("the newest of the statements", latest, now)
+    entries = tuple(ReopenedStatement(row) for row in rows)
+    trust: TrustStore | None = None
+    identity = PredicateType.IDENTITY.word
+    for entry in entries:
+        if entry.kind == identity and isinstance(entry.statement, IdentityStatement):
+            trust = TrustStore.begin(entry.statement) if trust is None else trust.after(entry.statement)
+    if trust is None:
+        raise ChainError("the chain does not begin with an identity")
+    return Chain(trust, entries, latest, transcript, len(entries))
+
+
+def _require_link(statement: Statement, before: Entry) -> None:
     predicate, last = statement.predicate, before.statement.predicate
     if predicate.sequence != last.sequence + 1:
         raise ChainError(f"{describe(statement)} stands where sequence {last.sequence + 1} must")

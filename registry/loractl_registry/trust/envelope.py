@@ -1,4 +1,4 @@
-"""DSSE envelopes over securesystemslib, whose encoding and verification are kept, behind a parser that is stricter."""
+"""DSSE envelopes by version 1 of its specification, behind a parser that is stricter."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import base64
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-from securesystemslib.dsse import Envelope
-from securesystemslib.exceptions import UnverifiedSignatureError
-from securesystemslib.signer import Signature, SSlibKey  # type: ignore[attr-defined]  # documented, not in __all__
 
 from loractl_registry.file_errors import shown
 from loractl_registry.strict_json import StrictJsonError, as_list, as_object, parse_object
@@ -34,14 +30,21 @@ class VerifiedPayload:
     key_ids: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Envelope:
+    """What an envelope holds, of which nothing is verified yet; signatures by key id."""
+
+    payload: bytes
+    signatures: dict[str, bytes]
+
+
 def sign_envelope(payload: bytes, payload_type: str, *signers: Signing) -> bytes:
     """Return the envelope of `payload`, signed by each of `signers`.
 
     Raises:
         EnvelopeError: It would be larger than a reader takes.
     """
-    envelope = Envelope(payload, payload_type, {})
-    signed = envelope.pae()
+    signed = _encoded(payload, payload_type)
     signatures = [{"keyid": each.public.key_id, "sig": _encode(each.sign(signed))} for each in signers]
     body = {"payload": _encode(payload), "payloadType": payload_type, "signatures": signatures}
     data = json.dumps(body, separators=(",", ":")).encode("ascii")
@@ -66,11 +69,10 @@ def verify_envelope(data: bytes, payload_type: str, keys: Iterable[PublicKey]) -
     signers = [key_id for key_id in envelope.signatures if key_id in known]
     if not signers:
         raise UnknownSignerError(envelope.signatures)
+    signed = _encoded(envelope.payload, payload_type)
     for key_id in signers:
-        try:
-            envelope.verify([_library_key(known[key_id])], 1)
-        except UnverifiedSignatureError as error:
-            raise SignatureInvalidError(key_id) from error
+        if not known[key_id].has_signed(signed, envelope.signatures[key_id]):
+            raise SignatureInvalidError(key_id)
     return VerifiedPayload(envelope.payload, tuple(signers))
 
 
@@ -83,7 +85,13 @@ def unverified_payload(data: bytes, payload_type: str) -> bytes:
     return _parse(data, payload_type).payload
 
 
-def _parse(data: bytes, payload_type: str) -> Envelope:
+def _encoded(payload: bytes, payload_type: str) -> bytes:
+    """Return what a signature is over: the specification's PAE, which no other type and payload have."""
+    kind = payload_type.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
+
+
+def _parse(data: bytes, payload_type: str) -> _Envelope:
     if len(data) > MAX_ENVELOPE_BYTES:
         raise EnvelopeError(f"it is larger than {MAX_ENVELOPE_BYTES} bytes")
     try:
@@ -94,14 +102,14 @@ def _parse(data: bytes, payload_type: str) -> Envelope:
     found = _text(held, "payloadType")
     if found != payload_type:
         raise EnvelopeError(f"its payload type is {shown(found)}, not {payload_type}")
-    return Envelope(_decode(held, "payload"), found, _signatures(held))
+    return _Envelope(_decode(held, "payload"), _signatures(held))
 
 
-def _signatures(held: dict[str, object]) -> dict[str, Signature]:
+def _signatures(held: dict[str, object]) -> dict[str, bytes]:
     rows = as_list(held.get("signatures"))
     if not rows or len(rows) > MAX_SIGNATURES:
         raise EnvelopeError(f"it must have 1 to {MAX_SIGNATURES} signatures")
-    signatures: dict[str, Signature] = {}
+    signatures: dict[str, bytes] = {}
     for row in rows:
         fields = as_object(row)
         if fields is None:
@@ -110,12 +118,8 @@ def _signatures(held: dict[str, object]) -> dict[str, Signature]:
         key_id = _text(fields, "keyid")
         if key_id in signatures:
             raise EnvelopeError(f"it has two signatures by {shown(key_id)}")
-        signatures[key_id] = Signature(key_id, _decode(fields, "sig").hex())
+        signatures[key_id] = _decode(fields, "sig")
     return signatures
-
-
-def _library_key(key: PublicKey) -> SSlibKey:
-    return SSlibKey(key.key_id, "ecdsa", "ecdsa-sha2-nistp256", {"public": key.pem})
 
 
 def _text(held: dict[str, object], name: str) -> str:

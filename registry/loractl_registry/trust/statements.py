@@ -48,6 +48,11 @@ class PredicateType(StrEnum):
     BASE = "https://loractl.dev/attestation/base/v1"
     IDENTITY = "https://loractl.dev/attestation/identity/v1"
 
+    @property
+    def word(self) -> str:
+        """What a statement of this kind is called where one word names it, such as break-glass."""
+        return self.name.lower().replace("_", "-")
+
 
 class DigestSet(Strict):
     """in-toto's way to write a digest."""
@@ -254,6 +259,21 @@ def parse_statement(payload: bytes) -> Statement:
         StatementError: It is malformed, or written in another way than the canonical one.
     """
     try:
+        statement = _ANY.validate_json(payload)
+    except ValidationError as error:
+        _require_known(payload)
+        raise _named(error) from error
+    # One statement, one text: otherwise two readers could disagree on what a digest stands for. That text has no key
+    # twice and lacks none, so nothing else needs to be asked of a text that is it.
+    if not is_canonical(statement, payload):
+        _require_known(payload)
+        raise StatementError("it is not in canonical form")
+    return statement
+
+
+def _require_known(payload: bytes) -> None:
+    """Return if `payload` is JSON, and claims to be a statement with a predicate of ours; else say what it is."""
+    try:
         held = parse_object(payload)
     except StrictJsonError as error:
         raise StatementError(str(error)) from error
@@ -262,14 +282,6 @@ def parse_statement(payload: bytes) -> Statement:
     found = held.get("predicateType")
     if not isinstance(found, str) or found not in set(PredicateType):
         raise PredicateTypeError(found)
-    try:
-        statement = _ANY.validate_json(payload)
-    except ValidationError as error:
-        raise _named(error) from error
-    # One statement, one text: otherwise two readers could disagree on what a digest stands for.
-    if not is_canonical(statement, payload):
-        raise StatementError("it is not in canonical form")
-    return statement
 
 
 def _named(error: ValidationError) -> StatementError:

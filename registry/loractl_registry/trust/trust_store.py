@@ -62,6 +62,11 @@ class TrustStore:
         return cls(root.predicate.home, (_grant_of(root, since=root.predicate.sequence),))
 
     @property
+    def root(self) -> PublicKey:
+        """The key of the first identity."""
+        return self.grants[0].key
+
+    @property
     def keys(self) -> tuple[PublicKey, ...]:
         """Every key that was ever trusted, each once; revoked ones too, so that errors can say so."""
         return tuple({grant.key.key_id: grant.key for grant in self.grants}.values())

@@ -45,6 +45,16 @@ class VerifiedStatement:
     grant: Grant
     key_ids: tuple[str, ...]
 
+    @property
+    def kind(self) -> str:
+        """What it does, in one word."""
+        return self.statement.predicate_type.word
+
+    @property
+    def subject(self) -> str:
+        """Name of what it is about."""
+        return self.statement.subject[0].name
+
 
 def verify_statement(envelope: bytes, trust: TrustStore, now: datetime) -> VerifiedStatement:
     """Return what `envelope` says if it holds at `now`.
