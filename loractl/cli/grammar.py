@@ -482,7 +482,7 @@ TREE: Tree = {
         'identity', 'Whose signatures count here, and for what.',
         '', (),
         (),
-        _COMMON, (('create', '', 'Create a pair of keys below the home; the first one may do everything.'), ('list', '', 'List every key that is or was trusted, and the private keys here.'), ('show', '', 'Show the keys and roles of one identity.'), ('trust', '', 'Trust a public key, or give it other roles; signed by an operator.'), ('revoke', '', 'Stop trusting every key of an identity, for good.'))),
+        _COMMON, (('create', '', 'Create a pair of keys below the home; the first one may do everything.'), ('list', '', 'List every key that is or was trusted, and the private keys here.'), ('show', '', 'Show the keys and roles of one identity.'), ('trust', '', 'Trust a public key or an account without one, or give it other roles; signed by an operator.'), ('revoke', '', 'Stop trusting every key of an identity, for good.'))),
     'identity create': Node(
         'identity create', 'Create a pair of keys below the home; the first one may do everything.',
         'The private key is readable by you alone, encrypted if there is a passphrase. The first identity of a home signs for\nwhat is there. Give the public key (.pub) of any other to an operator, who trusts it.', ('loractl identity create grace', 'loractl identity create ci --passphrase-env CI_KEY'),
@@ -503,11 +503,14 @@ TREE: Tree = {
             Option('out', ('--out',), 'FILE', 'Write its public key there, in PEM.', '', (), False, False, False),
             *_COMMON), ()),
     'identity trust': Node(
-        'identity trust', 'Trust a public key, or give it other roles; signed by an operator.',
-        '', ('loractl identity trust grace grace.pem.pub --role reviewer', 'loractl identity trust grace grace.pem.pub --role reviewer --role operator'),
-        (Argument('name', 'NAME', 'Name of the identity.', '', True, False), Argument('file', 'FILE', 'Its public key, in PEM.', 'file', True, False),),
+        'identity trust', 'Trust a public key or an account without one, or give it other roles; signed by an operator.',
+        'An account signs through sigstore, with LORACTL_IDENTITY set to its name here and its OpenID token in\nSIGSTORE_IDENTITY_TOKEN. The root of trust is pinned: trust the account again to pin another.', ('loractl identity trust grace grace.pem.pub --role reviewer', 'loractl identity trust grace grace.pem.pub --role reviewer --role operator', 'loractl identity trust ci --account https://github.com/o/r/.github/workflows/eval.yml@refs/heads/main --issuer https://token.actions.githubusercontent.com --role contributor'),
+        (Argument('name', 'NAME', 'Name of the identity.', '', True, False), Argument('file', '[FILE]', 'Its public key, in PEM.', 'file', False, False),),
         (
             Option('role', ('--role',), 'ROLE', 'What it may sign for: contributor, reviewer, operator, auditor; repeatable.', '', (), True, True, False),
+            Option('account', ('--account',), 'SUBJECT', 'Instead of a key: the address or workflow URI in its certificates.', '', (), False, False, False),
+            Option('issuer', ('--issuer',), 'URL', 'OpenID provider that vouches for the account.', '', (), False, False, False),
+            Option('trusted_root', ('--trusted-root',), 'FILE', "trusted_root.json of the account's sigstore; sigstore's public one if not given.", '', (), False, False, False),
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history.', '', (), False, False, False),
             *_COMMON), ()),
     'identity revoke': Node(

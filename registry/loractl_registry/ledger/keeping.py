@@ -10,13 +10,13 @@ from loractl_registry._context import Context
 from loractl_registry._store import file_signatures
 from loractl_registry._store.file_signatures import StoredSignature
 from loractl_registry.ledger.chains import checked_chain, read_checkpoint
-from loractl_registry.ledger.file_signatures import KEY, SHIPPED
+from loractl_registry.ledger.file_signatures import SHIPPED, signers_of
 from loractl_registry.ledger.pen import Pen
 from loractl_registry.provenance import provenance_digest
 from loractl_registry.records import Manifest, Provenance
 from loractl_registry.refs import VersionRef
 from loractl_registry.signatures import examine_shipped, find_shipped, parse_bundle, sign_manifest
-from loractl_registry.trust import Addition, AdditionStatement, subject_of
+from loractl_registry.trust import Addition, AdditionStatement, signer_id, subject_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ def shipped_with(context: Context, folder: Path, manifest: Manifest) -> Shipped 
     seen = read_checkpoint(context)
     with context.database.reading() as connection:
         chain = checked_chain(context, connection, seen)
-    keys = () if chain is None else tuple(key for key in chain.trust.keys if chain.trust.active(key.key_id) is not None)
-    signed = examine_shipped(folder, manifest, found, keys)
+    trusted = () if chain is None else signers_of(chain, may_have_been=False)
+    signed = examine_shipped(folder, manifest, found, trusted)
     bundle = found.bundle
     signer = signed.signer if signed is not None else bundle.hint or f"by {bundle.kind}"
     return Shipped(bundle.data, bundle.digest, signer, signed is not None)
@@ -63,7 +63,7 @@ def sign_addition(
     place, key = pen.place(), pen.acting.key
     assert key is not None  # noqa: S101  # `place` made it
     own = parse_bundle(sign_manifest(manifest, key, name=pen.context.path_of(manifest.digest).name))
-    kept = [StoredSignature(manifest.digest, own.digest, KEY, key.public.key_id, own.data, pen.at)]
+    kept = [StoredSignature(manifest.digest, own.digest, own.kind.value, signer_id(key), own.data, pen.at)]
     kept += [StoredSignature(manifest.digest, one.digest, SHIPPED, one.signer, one.bundle, pen.at) for one in shipped]
     for one in kept:
         file_signatures.append(pen.connection, one)

@@ -11,6 +11,7 @@ from loractl_registry.records import AdapterVersion, ServingTerms
 from loractl_registry.refs import VersionRef
 from loractl_registry.stages import Stage
 from loractl_registry.trust import (
+    AboutIdentity,
     AdditionStatement,
     ApprovalStatement,
     BaseStatement,
@@ -18,7 +19,6 @@ from loractl_registry.trust import (
     Chain,
     EvidenceStatement,
     EvidenceType,
-    IdentityStatement,
     PromotionStatement,
     RevocationStatement,
     StepDownStatement,
@@ -134,7 +134,7 @@ def standings_of(chain: Chain | None) -> Standings:
     standings: dict[VersionRef, Standing] = {}
     for verified in () if chain is None else chain.statements:
         statement = verified.statement
-        if isinstance(statement, IdentityStatement | BaseStatement):
+        if isinstance(statement, AboutIdentity | BaseStatement):
             continue
         before = standings.get(statement.ref)
         if isinstance(statement, AdditionStatement):
@@ -193,7 +193,7 @@ def _added(statement: AdditionStatement) -> Standing:
 def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
     """Return where a version stands after a statement, None where that moves nothing."""
     statement = verified.statement
-    if isinstance(statement, IdentityStatement | BaseStatement | AdditionStatement):
+    if isinstance(statement, AboutIdentity | BaseStatement | AdditionStatement):
         return None
     if statement.content_digest != before.digest:
         return None

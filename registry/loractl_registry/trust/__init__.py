@@ -16,6 +16,8 @@ from loractl_registry.trust.checkpoint import (
 from loractl_registry.trust.envelope import VerifiedPayload, sign_envelope, verify_envelope
 from loractl_registry.trust.errors import MissingCheckpointError, RollbackError, TrustError
 from loractl_registry.trust.fields import ANY_TENANT, Signer, to_the_second
+from loractl_registry.trust.keyless import TOKEN_VARIABLE, Account, AccountSigner, load_root, parse_account, public_root
+from loractl_registry.trust.keyless_errors import KeylessSignatureError, KeylessUnavailableError
 from loractl_registry.trust.keys import (
     IdentityKey,
     Passphrase,
@@ -31,6 +33,7 @@ from loractl_registry.trust.keys import (
     save_key,
 )
 from loractl_registry.trust.predicates import (
+    AccountTrust,
     Addition,
     AdmissionVerb,
     Approval,
@@ -49,6 +52,8 @@ from loractl_registry.trust.predicates import (
 )
 from loractl_registry.trust.roles import MAY_SIGN, Act, Role
 from loractl_registry.trust.statements import (
+    AboutIdentity,
+    AccountStatement,
     AdditionStatement,
     ApprovalStatement,
     BaseStatement,
@@ -63,6 +68,7 @@ from loractl_registry.trust.statements import (
     identity_subject,
     parse_statement,
     sign_statement,
+    signer_id,
     subject_of,
 )
 from loractl_registry.trust.trust_store import Grant, TrustStore
@@ -78,6 +84,12 @@ from loractl_registry.trust.witnesses import FileWitness, GitWitness, Witness, c
 __all__ = [
     "ANY_TENANT",
     "MAY_SIGN",
+    "TOKEN_VARIABLE",
+    "AboutIdentity",
+    "Account",
+    "AccountSigner",
+    "AccountStatement",
+    "AccountTrust",
     "Act",
     "Addition",
     "AdditionStatement",
@@ -101,6 +113,8 @@ __all__ = [
     "IdentityKey",
     "IdentityStatement",
     "IdentityVerb",
+    "KeylessSignatureError",
+    "KeylessUnavailableError",
     "MissingCheckpointError",
     "Passphrase",
     "Promotion",
@@ -130,16 +144,20 @@ __all__ = [
     "identity_subject",
     "load_key",
     "load_public_key",
+    "load_root",
+    "parse_account",
     "parse_key",
     "parse_public_key",
     "parse_statement",
     "passphrase_from",
     "public_path_of",
+    "public_root",
     "require_unexpired",
     "save_key",
     "sign_checkpoint",
     "sign_envelope",
     "sign_statement",
+    "signer_id",
     "subject_of",
     "to_the_second",
     "verify_chain",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from loractl_registry.trust.errors import ChainError, ForeignHomeError, TrustError
-from loractl_registry.trust.statements import IdentityStatement, Statement, describe
+from loractl_registry.trust.statements import AccountStatement, IdentityStatement, Statement, describe
 from loractl_registry.trust.trust_store import TrustStore
 from loractl_registry.trust.verifying import MAX_CLOCK_SKEW, VerifiedStatement, verify_recorded, verify_root
 
@@ -68,7 +68,7 @@ def verify_chain(
             else:
                 verified = verify_recorded(envelope, trust, now)
                 _require_link(verified.statement, statements[-1])
-                if isinstance(verified.statement, IdentityStatement):
+                if isinstance(verified.statement, AccountStatement | IdentityStatement):
                     trust = trust.after(verified.statement)
         except TrustError as error:
             error.place = place

@@ -7,7 +7,7 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from loractl_registry.stages import Stage, Verb, climb, target_of
 from loractl_registry.trust.errors import TrustError
@@ -25,6 +25,7 @@ from loractl_registry.trust.fields import (
     Strict,
     Tenants,
 )
+from loractl_registry.trust.keyless import ISSUER_PATTERN, MAX_ROOT_BYTES, SUBJECT_PATTERN
 from loractl_registry.trust.keys import parse_public_key
 from loractl_registry.trust.roles import Act, Role
 
@@ -337,6 +338,32 @@ class IdentityChange(Predicate):
         if self.nonce is not None and self.home != home_id(self.signer.key_id, self.nonce):
             raise ValueError("home must follow from the signer's key and the nonce")
         return self
+
+
+class AccountTrust(Predicate):
+    """An account that signs without a key is trusted with roles; revoked it is like any identity.
+
+    Attributes:
+        account: What its certificates are for: an address, or the URI of a workflow.
+        issuer: URL of the OpenID provider that vouches for it.
+        trusted_root: Sigstore's ``trusted_root.json``: whose word counts on who signed, and when.
+    """
+
+    roles: Annotated[Roles, Field(min_length=1)]
+    account: Annotated[str, StringConstraints(pattern=SUBJECT_PATTERN)]
+    issuer: Annotated[str, StringConstraints(pattern=ISSUER_PATTERN)]
+    trusted_root: Annotated[str, StringConstraints(min_length=1, max_length=MAX_ROOT_BYTES)]
+    reason: Reason | None = None
+
+    @property
+    def verb(self) -> IdentityVerb:
+        """How identities change."""
+        return IdentityVerb.TRUST
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        return Act.CHANGE_IDENTITIES
 
 
 def require_key(pem: str, key_id: str) -> None:
