@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import timedelta
 
-from attacks.acting import Run, Send, run
+from attacks.acting import AddFromHub, Run, Send, run
 from attacks.declaring import Act, Attack, Deed, Has, Threat
 from attacks.forging import append, promotion_of, signed, stored
 from attacks.on_effect import CLIMB
@@ -65,6 +66,15 @@ def _shipped_by(name: str) -> Deed:
         (scene.folder / "model.sig").write_bytes(sign_files(scene.folder, manifest, load_key(scene.key(name))))
 
     return spoil
+
+
+def _signature_edited(scene: Scene) -> None:
+    """Let the signature say that the model has another name."""
+    path = scene.folder / "model.sig"
+    held = json.loads(path.read_text())
+    payload = base64.b64decode(held["dsseEnvelope"]["payload"]).replace(b'"novel"', b'"other"')
+    held["dsseEnvelope"]["payload"] = base64.b64encode(payload).decode()
+    path.write_text(json.dumps(held))
 
 
 def _two_must_sign(scene: Scene) -> None:
@@ -147,6 +157,26 @@ FACTS = (
         ADD_SIGNED,
         "signatures.digest",
         "adapter_model.safetensors",
+        given=_shipped_by("carl"),
+    ),
+    fact(
+        "hub-signature-over-other-bytes",
+        Has.FILES,
+        "Publish a `model.sig` in a Hub repository with weights that it is not over",
+        lambda scene: flip(scene.folder / "adapter_model.safetensors"),
+        AddFromHub(),
+        "signatures.digest",
+        "adapter_model.safetensors",
+        given=_shipped_by("carl"),
+    ),
+    fact(
+        "hub-signature-edited",
+        Has.FILES,
+        "Edit what the `model.sig` of a Hub repository lists",
+        _signature_edited,
+        AddFromHub(),
+        "signatures.invalid",
+        "it is not by key",
         given=_shipped_by("carl"),
     ),
     fact(

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loractl_registry.adapter_names import TAKEN
+from loractl_registry.adapter_names import SIGNATURE, TAKEN
 from loractl_registry.hashing import hash_file
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.records import Manifest
@@ -35,7 +35,7 @@ from loractl_registry.signatures.verifying import FileSignature, open_signed
 from loractl_registry.trust.keyless import Account
 from loractl_registry.trust.keys import PublicKey
 
-SHIPPED_NAME = "model.sig"
+SHIPPED_NAME = SIGNATURE
 
 
 @dataclass(frozen=True, slots=True)
