@@ -271,6 +271,16 @@ FACTS = (
         honest=GIVEN,
     ),
     fact(
+        "evidence-bytes-edited",
+        Has.DATABASE,
+        "Edit the bytes of an evaluation that was signed for, and leave its numbers",
+        both(GOOD, sql("UPDATE evidence_body SET body = CAST(replace(body, '0.95', '0.99') AS BLOB)")),
+        run("audit verify"),
+        VERIFIED,
+        "the bytes of its eval sha256:",
+        honest=GOOD,
+    ),
+    fact(
         "scan-that-failed",
         Has.LOGIN,
         "Promote a version whose newest scan found something",

@@ -270,6 +270,7 @@ def test_bytes_that_were_edited_are_not_shown(registry, add, keep, home):
 
     with pytest.raises(EvidenceNotFoundError):
         registry.evidence.read(BOT, added.evidence.digest)
+    assert "are others than were signed" in registry.identities.verify().problems[0]
     run_sql(home, "DELETE FROM evidence_body")
     assert "the bytes of its eval" in registry.identities.verify().problems[0]
 
