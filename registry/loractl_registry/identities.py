@@ -207,7 +207,7 @@ class Identities:
         return SignedAdmission(held.signer if held else None, held.sequence if held else None, objection)
 
     def verify(self) -> HistoryVerification:
-        """Verify every statement, the checkpoint, what the rows say, the bytes of evidence, and the chain of the audit log."""
+        """Verify every statement, the checkpoint, the rows, the bytes of evidence, and the chain of the audit log."""
         context, problems, head = self._context, list[str](), None
         context.verified.chain = None
         context.verified.signatures.clear()
