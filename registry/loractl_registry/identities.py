@@ -200,7 +200,7 @@ class Identities:
     def admission(self, base: Base) -> SignedAdmission:
         """Return who admitted `base` by what was signed, and whether its row says the same."""
         try:
-            admissions = admissions_of(self._chain())
+            admissions = admissions_of(self._context, self._chain())
         except (TrustError, MissingCheckpointError) as error:
             return SignedAdmission(None, None, str(error))
         held, objection = admissions.get(base.name), objection_to_base(base, admissions)
@@ -222,7 +222,7 @@ class Identities:
                 head = None if chain is None else chain.head
                 rows = versions.select(connection, context.path_of)
                 problems += _disagreements(rows, chain)
-                problems += _base_disagreements(bases.select(connection), chain)
+                problems += _base_disagreements(context, bases.select(connection), chain)
                 problems += lost_bytes(context, connection, chain, rows)
                 problems += _unrecorded(chain, audit.named_statements(connection))
             problems += audit.broken_links(connection)
@@ -250,10 +250,10 @@ def _disagreements(rows: Sequence[AdapterVersion], chain: Chain | None) -> list[
     return [*found, *(f"{ref}: statements are about it, and the database does not have it" for ref in gone)]
 
 
-def _base_disagreements(rows: Sequence[Base], chain: Chain | None) -> list[str]:
+def _base_disagreements(context: Context, rows: Sequence[Base], chain: Chain | None) -> list[str]:
     if chain is None:
         return []
-    admissions = admissions_of(chain)
+    admissions = admissions_of(context, chain)
     found = [f"base {row.name}: {why}" for row in rows if (why := objection_to_base(row, admissions)) is not None]
     gone = sorted({name for name, one in admissions.items() if one.is_admitted} - {row.name for row in rows})
     return [*found, *(f"base {name}: it was admitted, and the database does not have it" for name in gone)]

@@ -154,6 +154,17 @@ def test_explain_tells_quarantine_and_promote_agrees(cli, lived_in, command, ver
         assert rule["way_out"] == promoted.error["hint"]
 
 
+def test_explain_says_who_admitted_the_base(cli, lived_in):
+    rule = rules(cli("policy", "explain", "support-bot@3", "--json"))["base.by"]
+    assert (rule["verdict"], rule["required"]) == ("allowed", "role:operator or anyone")
+    assert "tiny-moe admitted by alice (auditor, contributor, operator, reviewer)" in rule["seen"]
+
+    run_sql(lived_in, "UPDATE base SET licence = 'mit'")
+    denied = cli("policy", "explain", "support-bot@3", "--json")
+    assert denied.code == 3
+    assert "the database says licence mit" in rules(denied)["base.by"]["why"]
+
+
 def test_explain_of_a_signature_that_was_edited_denies(cli, lived_in):
     run_sql(lived_in, "DELETE FROM file_signature")
 

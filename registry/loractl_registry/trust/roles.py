@@ -52,7 +52,8 @@ MAY_SIGN: Mapping[Act, frozenset[Role]] = {
     Act.RETIRE: frozenset({Role.REVIEWER, Role.OPERATOR}),
     Act.REVOKE: frozenset({Role.REVIEWER, Role.OPERATOR}),
     Act.BREAK_GLASS: frozenset({Role.OPERATOR}),
-    Act.ADMIT_BASE: frozenset({Role.OPERATOR}),
+    # Who of them may is for the policy, which every reader asks where no operator has signed.
+    Act.ADMIT_BASE: _WHO_WORKS,
     Act.WITHDRAW_BASE: frozenset({Role.OPERATOR}),
     Act.CHANGE_IDENTITIES: frozenset({Role.OPERATOR}),
     # Whoever moves the head writes it down outside; an auditor does nothing else.
