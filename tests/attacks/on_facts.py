@@ -77,6 +77,19 @@ def _signature_edited(scene: Scene) -> None:
     path.write_text(json.dumps(held))
 
 
+def _signature_taken_from(subject: str) -> Deed:
+    """Have carl's key name a signature that is over the files of `subject`."""
+
+    def spoil(scene: Scene) -> None:
+        run(f"sign {subject}", by="carl")(scene)
+        body, last = stored(scene.home)[-1].body, stored(scene.home)[-1]
+        place = {"sequence": last.sequence + 1, "previous": digest_of(last.payload)}
+        raw = next(one for one in stored(scene.home) if one.subject == "raw@1").body["subject"]
+        append(scene, signed(scene, body | {"subject": raw, "predicate": body["predicate"] | place}, "carl"), "raw@1")
+
+    return spoil
+
+
 def _two_must_sign(scene: Scene) -> None:
     scene.policy.write_text(TWO_SIGN)
 
@@ -209,6 +222,57 @@ FACTS = (
         "1 of 2 count",
         given=_two_must_sign,
         honest=_shipped_by("carl"),
+    ),
+    fact(
+        "signature-by-the-same-person-again",
+        Has.LOGIN,
+        "Sign once more what one has added, where the policy asks for two signers",
+        run("sign raw@1"),
+        run("promote raw@1"),
+        DENIED,
+        "1 of 2 count",
+        given=_two_must_sign,
+        honest=run("sign raw@1", by="carl"),
+    ),
+    fact(
+        "signature-by-who-may-not",
+        Has.LOGIN,
+        "Sign the files of a version as an auditor",
+        as_("olga"),
+        run("sign raw@1"),
+        "trust.role",
+        "and olga is auditor",
+        honest=as_("carl"),
+    ),
+    fact(
+        "signature-over-damaged-files",
+        Has.HOME,
+        "Flip a bit of the stored weights before somebody signs them",
+        lambda scene: flip(scene.stored("raw") / "adapter_model.safetensors"),
+        run("sign raw@1", by="carl"),
+        "registry.damaged_files",
+        "adapter_model.safetensors",
+    ),
+    fact(
+        "second-signature-removed",
+        Has.DATABASE,
+        "Remove the signature that a second person made",
+        sql("DELETE FROM file_signature WHERE at = (SELECT max(at) FROM file_signature)"),
+        run("promote raw@1"),
+        DISAGREES,
+        "is gone",
+        given=both(_two_must_sign, run("sign raw@1", by="carl")),
+    ),
+    fact(
+        "second-signature-of-another-version",
+        Has.KEY,
+        "Sign with the key of a second person that another version's signature is over these files",
+        _signature_taken_from("bot@1"),
+        run("promote raw@1"),
+        DISAGREES,
+        "is gone",
+        given=_two_must_sign,
+        honest=run("sign raw@1", by="carl"),
     ),
     fact(
         "evidence-below-the-limit",

@@ -57,22 +57,20 @@ def signatures_of(context: Context, ref: Ref | VersionRef) -> tuple[FileSignatur
 def checked_signatures(
     context: Context, connection: sqlite3.Connection, chain: Chain, standing: Standing, version: AdapterVersion
 ) -> tuple[FileSignatureRecord, ...]:
-    """Return every signature that the addition of `version` names, each verified against its manifest."""
-    if standing.addition is None:
-        return ()
-    return tuple(_checked(context, connection, chain, standing.addition.signatures, version))
+    """Return every signature that a statement about `version` names, each verified against its manifest."""
+    return tuple(_checked(context, connection, chain, standing.file_signatures, version))
 
 
 def signature_objection(
     context: Context, connection: sqlite3.Connection, chain: Chain, standing: Standing, version: AdapterVersion
 ) -> str | None:
-    """Return why a signature that `version` was added with is not that any more, None if all are."""
+    """Return why a signature that was kept for `version` is not that any more, None if all are."""
     found = checked_signatures(context, connection, chain, standing, version)
     return next((one.problem for one in found if one.problem is not None), None)
 
 
 def damaged_signatures(context: Context, found: Sequence[AdapterVersion]) -> Mapping[VersionRef, tuple[Damage, ...]]:
-    """Return, for each of `found`, the signatures over its files that are not what they were when it was added."""
+    """Return, for each of `found`, the signatures over its files that are not what was kept."""
     seen = read_checkpoint(context)
     context.verified.signatures.clear()
     damage: dict[VersionRef, tuple[Damage, ...]] = {}

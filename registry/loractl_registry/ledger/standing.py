@@ -19,6 +19,7 @@ from loractl_registry.trust import (
     Chain,
     EvidenceStatement,
     EvidenceType,
+    FileSigningStatement,
     PromotionStatement,
     RevocationStatement,
     StepDownStatement,
@@ -99,6 +100,7 @@ class Standing:
         terms: On what terms the statement that raised it last lets it be used.
         break_glass: The reason for which it is approved without review, None if it was reviewed.
         addition: None for a version from before additions were signed.
+        signatures: Digests of the signatures over its files that were made since.
         evidence: All that was ever kept, in order.
     """
 
@@ -113,7 +115,14 @@ class Standing:
     terms: ServingTerms = _NO_TERMS
     break_glass: str | None = None
     addition: SignedAddition | None = None
+    signatures: tuple[str, ...] = ()
     evidence: tuple[SignedEvidence, ...] = ()
+
+    @property
+    def file_signatures(self) -> tuple[str, ...]:
+        """Digests of the signatures over its files that somebody has signed for, in order."""
+        added = () if self.addition is None else self.addition.signatures
+        return tuple(dict.fromkeys((*added, *self.signatures)))
 
     @property
     def expires(self) -> datetime | None:
@@ -197,8 +206,8 @@ def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
         return None
     if statement.content_digest != before.digest:
         return None
-    if isinstance(statement, EvidenceStatement):
-        return replace(before, evidence=(*before.evidence, _evidence(statement, verified.digest)))
+    if isinstance(statement, EvidenceStatement | FileSigningStatement):
+        return _noted(before, statement, verified.digest)
     signed = replace(before, sequence=statement.predicate.sequence, signer=statement.predicate.signer.identity)
     if isinstance(statement, RevocationStatement):
         return replace(signed, stage=Stage.REVOKED)
@@ -217,6 +226,12 @@ def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
     said = statement.predicate
     terms = ServingTerms(said.tenants, said.data_classes, verified.digest)
     return _raised(replace(signed, base=base, terms=terms), statement)
+
+
+def _noted(before: Standing, statement: EvidenceStatement | FileSigningStatement, digest: str) -> Standing:
+    if isinstance(statement, FileSigningStatement):
+        return replace(before, signatures=(*before.signatures, statement.predicate.signature))
+    return replace(before, evidence=(*before.evidence, _evidence(statement, digest)))
 
 
 def _raised(signed: Standing, statement: PromotionStatement | BreakGlassStatement) -> Standing:

@@ -16,6 +16,7 @@ from loractl_registry.trust.checkpoint import (
 from loractl_registry.trust.envelope import VerifiedPayload, sign_envelope, verify_envelope
 from loractl_registry.trust.errors import MissingCheckpointError, RollbackError, TrustError
 from loractl_registry.trust.fields import ANY_TENANT, Signer, to_the_second
+from loractl_registry.trust.identity_predicates import AccountTrust, IdentityChange, IdentityVerb, home_id
 from loractl_registry.trust.keyless import TOKEN_VARIABLE, Account, AccountSigner, load_root, parse_account, public_root
 from loractl_registry.trust.keyless_errors import KeylessSignatureError, KeylessUnavailableError
 from loractl_registry.trust.keys import (
@@ -33,7 +34,6 @@ from loractl_registry.trust.keys import (
     save_key,
 )
 from loractl_registry.trust.predicates import (
-    AccountTrust,
     Addition,
     AdmissionVerb,
     Approval,
@@ -41,14 +41,12 @@ from loractl_registry.trust.predicates import (
     BaseRef,
     BreakGlass,
     EvidenceType,
+    FileSigning,
     Granting,
-    IdentityChange,
-    IdentityVerb,
     Promotion,
     Revocation,
     StepDown,
     Testimony,
-    home_id,
 )
 from loractl_registry.trust.roles import MAY_SIGN, Act, Role
 from loractl_registry.trust.statements import (
@@ -59,6 +57,7 @@ from loractl_registry.trust.statements import (
     BaseStatement,
     BreakGlassStatement,
     EvidenceStatement,
+    FileSigningStatement,
     IdentityStatement,
     PromotionStatement,
     RevocationStatement,
@@ -105,6 +104,8 @@ __all__ = [
     "Checkpoint",
     "EvidenceStatement",
     "EvidenceType",
+    "FileSigning",
+    "FileSigningStatement",
     "FileWitness",
     "GitWitness",
     "Grant",

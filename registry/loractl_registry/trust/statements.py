@@ -17,20 +17,19 @@ from loractl_registry.strict_json import StrictJsonError, parse_object
 from loractl_registry.trust.envelope import sign_envelope
 from loractl_registry.trust.errors import PredicateTypeError, StatementError, WrongSignerError, short
 from loractl_registry.trust.fields import Hexadecimal, Name, Strict, VersionName, canonical_bytes, is_canonical
+from loractl_registry.trust.identity_predicates import AccountTrust, IdentityChange, require_key
 from loractl_registry.trust.keyless import Account, AccountSigner
 from loractl_registry.trust.keys import Signing
 from loractl_registry.trust.predicates import (
-    AccountTrust,
     Addition,
     Approval,
     BaseAdmission,
     BreakGlass,
-    IdentityChange,
+    FileSigning,
     Promotion,
     Revocation,
     StepDown,
     Testimony,
-    require_key,
 )
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -41,6 +40,7 @@ class PredicateType(StrEnum):
     """What kind of predicate a statement has."""
 
     ADDITION = "https://loractl.dev/attestation/addition/v1"
+    FILE_SIGNATURE = "https://loractl.dev/attestation/file-signature/v1"
     EVIDENCE = "https://loractl.dev/attestation/evidence/v1"
     PROMOTION = "https://loractl.dev/attestation/promotion/v1"
     APPROVAL = "https://loractl.dev/attestation/approval/v1"
@@ -103,6 +103,15 @@ class AdditionStatement(_VersionStatement):
 
     predicate_type: Literal[PredicateType.ADDITION] = Field(default=PredicateType.ADDITION, alias="predicateType")
     predicate: Addition
+
+
+class FileSigningStatement(_VersionStatement):
+    """The files of a version were signed once more."""
+
+    predicate_type: Literal[PredicateType.FILE_SIGNATURE] = Field(
+        default=PredicateType.FILE_SIGNATURE, alias="predicateType"
+    )
+    predicate: FileSigning
 
 
 class EvidenceStatement(_VersionStatement):
@@ -217,6 +226,7 @@ class IdentityStatement(AboutIdentity):
 
 Statement = (
     AdditionStatement
+    | FileSigningStatement
     | EvidenceStatement
     | PromotionStatement
     | ApprovalStatement

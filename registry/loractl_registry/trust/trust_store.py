@@ -13,9 +13,9 @@ from loractl_registry.trust.errors import (
     LastOperatorError,
     short,
 )
+from loractl_registry.trust.identity_predicates import IdentityVerb
 from loractl_registry.trust.keyless import Account
 from loractl_registry.trust.keys import PublicKey
-from loractl_registry.trust.predicates import IdentityVerb
 from loractl_registry.trust.roles import Role
 from loractl_registry.trust.statements import AccountStatement, IdentityStatement
 

@@ -16,8 +16,9 @@ from loractl_registry.trust.errors import (
     WrongSignerError,
 )
 from loractl_registry.trust.fields import Signer
+from loractl_registry.trust.identity_predicates import IdentityVerb
 from loractl_registry.trust.keyless import Account, is_bundle, verify_bundle
-from loractl_registry.trust.predicates import Granting, IdentityVerb
+from loractl_registry.trust.predicates import Granting
 from loractl_registry.trust.roles import MAY_SIGN, Act
 from loractl_registry.trust.statements import (
     PAYLOAD_TYPE,
