@@ -509,7 +509,7 @@ TREE: Tree = {
             *_COMMON), ()),
     'identity trust': Node(
         'identity trust', 'Trust a public key or an account without one, or give it other roles; signed by an operator.',
-        'An account signs through sigstore, with LORACTL_IDENTITY set to its name here and its OpenID token in\nSIGSTORE_IDENTITY_TOKEN. The root of trust is pinned: trust the account again to pin another.', ('loractl identity trust grace grace.pem.pub --role reviewer', 'loractl identity trust grace grace.pem.pub --role reviewer --role operator', 'loractl identity trust ci --account https://github.com/o/r/.github/workflows/eval.yml@refs/heads/main --issuer https://token.actions.githubusercontent.com --role contributor'),
+        'An account signs through sigstore, with LORACTL_IDENTITY set to its name here and its OpenID token in\nSIGSTORE_IDENTITY_TOKEN. The root of trust is pinned: trust the account again to pin another.', ('loractl identity trust grace grace.pem.pub --role reviewer', 'loractl identity trust grace grace.pem.pub --role reviewer --role operator', 'loractl identity trust ci --account ci@acme.dev --issuer https://login.acme.dev --role reviewer'),
         (Argument('name', 'NAME', 'Name of the identity.', '', True, False), Argument('file', '[FILE]', 'Its public key, in PEM.', 'file', False, False),),
         (
             Option('role', ('--role',), 'ROLE', 'What it may sign for: contributor, reviewer, operator, auditor; repeatable.', '', (), True, True, False),

@@ -106,8 +106,7 @@ def show(
     cls=Command,
     epilog="loractl identity trust grace grace.pem.pub --role reviewer\n"
     "loractl identity trust grace grace.pem.pub --role reviewer --role operator\n"
-    "loractl identity trust ci --account https://github.com/o/r/.github/workflows/eval.yml@refs/heads/main "
-    "--issuer https://token.actions.githubusercontent.com --role contributor",
+    "loractl identity trust ci --account ci@acme.dev --issuer https://login.acme.dev --role reviewer",
 )
 def trust(
     ctx: typer.Context,
