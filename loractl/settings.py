@@ -16,6 +16,7 @@ CONFIG_FILE = "config.toml"
 # Read by loractl itself, beside the settings below.
 PASSPHRASE_VARIABLE = "LORACTL_IDENTITY_PASSPHRASE"  # noqa: S105  # the name of a variable
 OPERATOR_KEY_VARIABLE = "LORACTL_OPERATOR_KEY"
+TOKEN_VARIABLE = "SIGSTORE_IDENTITY_TOKEN"  # noqa: S105  # the name of a variable, which sigstore-python reads too
 OTHER_VARIABLES = frozenset({"LORACTL_DEBUG", PASSPHRASE_VARIABLE, OPERATOR_KEY_VARIABLE})
 
 

@@ -14,7 +14,7 @@ import typer
 from loractl.cli.errors import CliUsageError, ConfirmationNeededError, DeclinedError
 from loractl.cli.out import Out, standard_out
 from loractl.cli.style import clean
-from loractl.settings import PASSPHRASE_VARIABLE, Settings, load_settings
+from loractl.settings import PASSPHRASE_VARIABLE, TOKEN_VARIABLE, Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +64,9 @@ class AppContext:
         from loractl_registry import Registry  # help and completion must not pay for it
 
         held = self.settings
-        opened = Registry.open(held.home, identity=held.identity, passphrase=self.passphrase(), witness=held.witness)
+        opened = Registry.open(
+            held.home, identity=held.identity, passphrase=self.passphrase(), token=_token(), witness=held.witness
+        )
         return self.stack.enter_context(opened)
 
     def passphrase(self, variable: str | None = None) -> Callable[[], str] | None:
@@ -159,6 +161,11 @@ def _ask(prompt: str) -> str:
         sys.stderr.write("\n")
         raise typer.Abort
     return line.strip()
+
+
+def _token() -> Callable[[], str] | None:
+    """Return where the OpenID token of an account comes from, or None: there is none."""
+    return (lambda: os.environ[TOKEN_VARIABLE]) if os.environ.get(TOKEN_VARIABLE) else None
 
 
 def context_of(ctx: typer.Context, **overrides: object) -> AppContext:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from loractl.cli import payloads
 from loractl.cli.app import Command, new_app
 from loractl.cli.context import context_of
 from loractl.cli.errors import CliUsageError
@@ -104,23 +105,61 @@ def show(
     "trust",
     cls=Command,
     epilog="loractl identity trust grace grace.pem.pub --role reviewer\n"
-    "loractl identity trust grace grace.pem.pub --role reviewer --role operator",
+    "loractl identity trust grace grace.pem.pub --role reviewer --role operator\n"
+    "loractl identity trust ci --account ci@acme.dev --issuer https://login.acme.dev --role reviewer",
 )
 def trust(
     ctx: typer.Context,
     name: NameArgument,
-    file: Annotated[Path, typer.Argument(parser=existing_file, metavar="FILE", help="Its public key, in PEM.")],
     role: Annotated[
         list[str],
         typer.Option(
             "--role", parser=_role, metavar="ROLE", help=f"What it may sign for: {', '.join(ROLES)}; repeatable."
         ),
     ],
+    file: Annotated[
+        Path | None, typer.Argument(parser=existing_file, metavar="[FILE]", help="Its public key, in PEM.")
+    ] = None,
+    account: Annotated[
+        str | None,
+        typer.Option(
+            "--account",
+            metavar="SUBJECT",
+            help="Instead of a key: the address or workflow URI in its certificates.",
+        ),
+    ] = None,
+    issuer: Annotated[
+        str | None, typer.Option("--issuer", metavar="URL", help="OpenID provider that vouches for the account.")
+    ] = None,
+    trusted_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--trusted-root",
+            parser=existing_file,
+            metavar="FILE",
+            help="trusted_root.json of the account's sigstore; sigstore's public one if not given.",
+        ),
+    ] = None,
     reason: OptionalReasonOption = None,
 ) -> None:
-    """Trust a public key, or give it other roles; signed by an operator."""
+    """Trust a public key or an account without one, or give it other roles; signed by an operator.
+
+    An account signs through sigstore, with LORACTL_IDENTITY set to its name here and its OpenID token in
+    SIGSTORE_IDENTITY_TOKEN. The root of trust is pinned: trust the account again to pin another.
+    """
     app = context_of(ctx)
-    made = app.registry.identities.trust(name, file, role, actor=app.actor, reason=reason)
+    identities = app.registry.identities
+    if file is not None and account is None and issuer is None and trusted_root is None:
+        made = identities.trust(name, file, role, actor=app.actor, reason=reason)
+    elif file is None and account is not None and issuer is not None:
+        made = identities.trust_account(
+            name, account, issuer, role, actor=app.actor, trusted_root=trusted_root, reason=reason
+        )
+    else:
+        raise CliUsageError(
+            "name a public key, or an account and its issuer",
+            hint=f"loractl identity trust {name} FILE --role ROLE, or --account SUBJECT --issuer URL --role ROLE",
+        )
     app.out.emit(
         lambda: _row(made),
         lambda style: [f"Trusted {style.bold(name)} as {', '.join(made.roles)}  {style.dim(made.key_id[:12])}"],
@@ -154,6 +193,7 @@ def _row(one: Identity) -> dict[str, object]:
         "is_revoked": one.is_revoked,
         "is_here": one.is_here,
         "public_key": one.public_key,
+        "account": None if one.account is None else payloads.plain(one.account),
     }
 
 
@@ -164,21 +204,27 @@ def _state(one: Identity) -> str:
 
 
 def _cells(one: Identity) -> tuple[str, ...]:
-    return one.name, _state(one), ", ".join(one.roles), "here" if one.is_here else "", one.key_id[:12]
+    where = "none: an account" if one.account is not None else "here" if one.is_here else ""
+    return one.name, _state(one), ", ".join(one.roles), where, one.key_id[:12]
 
 
 def _detail(found: Sequence[Identity], style: Style) -> Iterator[str]:
     for one in found:
         rows = [("name", one.name), ("state", _state(one)), ("roles", ", ".join(one.roles)), ("key", one.key_id)]
-        yield from facts([*rows, ("private key", "here" if one.is_here else "elsewhere")], style)
-        yield from one.public_key.splitlines()
+        if one.account is not None:
+            held = one.account
+            where = [("account", held.subject), ("issuer", held.issuer), ("trusted root", held.trusted_root)]
+        else:
+            where = [("private key", "here" if one.is_here else "elsewhere")]
+        yield from facts([*rows, *where], style)
+        yield from (one.public_key or "").splitlines()
 
 
 def _export(found: Sequence[Identity], out: Path) -> None:
-    usable = [one for one in found if not one.is_revoked]
+    usable = [one.public_key for one in found if not one.is_revoked and one.public_key is not None]
     if len(usable) != 1:
         name = found[0].name
         raise CliUsageError(
             f"{name} has {len(usable)} usable keys, not one", hint=f"see them: loractl identity show {name}"
         )
-    out.expanduser().write_text(usable[0].public_key)
+    out.expanduser().write_text(usable[0])

@@ -22,10 +22,12 @@ class SigningChoice:
     Attributes:
         identity: Name of the private key; None takes the only one that there is.
         passphrase: Asked where the key is encrypted.
+        token: Asked where the identity is an account without a key: an OpenID token, never kept.
     """
 
     identity: str | None = None
     passphrase: Callable[[], str] | None = None
+    token: Callable[[], str] | None = None
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from loractl_registry.records import AdapterVersion
 
 @dataclass(frozen=True, slots=True)
 class FileSignatureRecord:
-    """A signature over the files of a version that its addition names, as far as it holds now.
+    """A signature over the files of a version that a statement names, as far as it holds now.
 
     Attributes:
         digest: Of the signature file.
@@ -20,7 +20,7 @@ class FileSignatureRecord:
         identity: Whose key it is, None if nobody's here.
         roles: What that key is trusted with now.
         is_verified: Whether it is over exactly these files, by a key that is trusted now.
-        problem: Why it cannot be what was kept when the version was added, None if it can.
+        problem: Why it cannot be what was kept, None if it can.
     """
 
     digest: str
@@ -31,6 +31,22 @@ class FileSignatureRecord:
     is_verified: bool
     at: datetime | None
     problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FilesSigned:
+    """A signature over the files of a version, and whether this call made it or found one by the same key.
+
+    Attributes:
+        signature: Digest of the signature file.
+        statement: Digest of the statement that it was kept by; None if it was found.
+    """
+
+    version: AdapterVersion
+    identity: str
+    signature: str
+    statement: str | None
+    is_new: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from loractl_registry._context import Context
 from loractl_registry.refs import Ref, VersionRef
 
 if TYPE_CHECKING:
-    from loractl_registry.attestations import FileSignatureRecord
+    from loractl_registry.attestations import FileSignatureRecord, FilesSigned
     from loractl_registry.evidence import EvidenceShelf
     from loractl_registry.identities import Identities
 
@@ -33,7 +33,24 @@ class Attested:
         return EvidenceShelf(self._context)
 
     def file_signatures(self, ref: Ref | VersionRef) -> tuple[FileSignatureRecord, ...]:
-        """Return the signatures over the files of `ref` that it was added with, each verified again."""
+        """Return the signatures over the files of `ref`, each verified again."""
         from loractl_registry.ledger.file_signatures import signatures_of
 
         return signatures_of(self._context, ref)
+
+    def sign_files(self, ref: Ref | VersionRef, *, actor: str) -> FilesSigned:
+        """Sign the stored files of `ref` as the one who acts, for a policy that asks for signatures of several people.
+
+        The files are hashed first. Signing twice with the same key changes nothing and returns the first signature.
+
+        Raises:
+            NotFoundError: No such version.
+            DamagedFilesError: The files are not the ones that were added.
+            StageError: It was rejected or revoked.
+            DisagreementError: Its row, or a signature over its files, is not what was signed.
+            TrustError: The one who acts may not sign.
+            SigningUnavailableError: The library that signs files is not installed.
+        """
+        from loractl_registry.cosigning import sign_files_of
+
+        return sign_files_of(self._context, ref, actor=actor)

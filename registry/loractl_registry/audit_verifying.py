@@ -13,7 +13,7 @@ from loractl_registry.audit_records import AuditRecord
 from loractl_registry.errors import UsageError
 from loractl_registry.ledger.adopting import REASON as ADOPTED
 from loractl_registry.strict_json import StrictJsonError, as_object, parse_object
-from loractl_registry.trust import Chain, TrustError, load_public_key, verify_chain
+from loractl_registry.trust import Chain, PublicKey, TrustError, load_public_key, verify_chain
 from loractl_registry.trust.checkpoint import Checkpoint, check_against, verify_checkpoint
 
 _HEXADECIMAL = re.compile(r"[0-9a-f]{64}")
@@ -106,7 +106,12 @@ def _identity_problems(record: AuditRecord, chain: Chain, anchor: str) -> Iterat
         yield f"it is the record of home {chain.trust.home[:16]} with the first key {root[:16]}, not of {anchor[:16]}"
     if record.home != chain.trust.home:
         yield f"its header names home {record.home[:16]}, and its statements home {chain.trust.home[:16]}"
-    owners = {grant.key.key_id: (grant.identity, grant.key.pem) for grant in chain.trust.grants}
+    # Accounts have no key to be listed: what they are, and under which root, stands in the statements.
+    owners = {
+        grant.key.key_id: (grant.identity, grant.key.pem)
+        for grant in chain.trust.grants
+        if isinstance(grant.key, PublicKey)
+    }
     for key_id in sorted(owners.keys() | record.keys.keys()):
         if owners.get(key_id) != record.keys.get(key_id):
             yield f"key {key_id[:16]} is not the one that the statements trust"

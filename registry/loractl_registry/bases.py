@@ -108,7 +108,7 @@ def _found_again(pen: Pen, held: StoredBase, found: Base, files: BaseFiles) -> B
     if base.digest != found.digest:
         raise BaseDiffersError(base.name, base.digest, found.digest)
     bases.set_signatures(connection, held.row_id, files.signatures)
-    is_signed = objection_to_base(base, admissions_of(pen.chain)) is None
+    is_signed = objection_to_base(base, admissions_of(pen.context, pen.chain)) is None
     has_moved = base.path != found.path
     if is_signed and not has_moved:
         return base

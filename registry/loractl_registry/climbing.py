@@ -92,7 +92,7 @@ def _require_allowed(
     with context.database.reading() as connection:
         chain = resumed_chain(context, connection, seen)
         if chain is not None:
-            require_admitted(chain, base)
+            require_admitted(context, chain, base)
         standings = Standings(chain)
         require_sound(context, connection, chain, standings, version)
         facts = facts_of(context, connection, chain, standings.get(version.ref), version)

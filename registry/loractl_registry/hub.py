@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from loractl_registry import base_files
-from loractl_registry.adapter_names import README, REQUIRED
+from loractl_registry.adapter_names import FETCHED, README, REQUIRED
 from loractl_registry.hashing import shown_progress
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.hub_errors import (
@@ -87,8 +87,8 @@ def parse_hub_source(text: str) -> HubSource:
 def fetched_adapter(source: HubSource, scratch: Path, progress: Progress = SILENT) -> Generator[HubFiles]:
     """Fetch the files of an adapter into a private folder below `scratch`, which is removed at the end.
 
-    Only adapter_config.json, adapter_model.safetensors and README.md are fetched, so that nothing else of the
-    repository is ever on this machine. In offline mode (``HF_HUB_OFFLINE``) they come from the Hugging Face cache.
+    Only adapter_config.json, adapter_model.safetensors, README.md and model.sig are fetched, so that nothing else of
+    the repository is ever on this machine. In offline mode (``HF_HUB_OFFLINE``) they come from the Hugging Face cache.
 
     Raises:
         HubError: Or `HubNotFoundError` or `HubDeniedError`: the Hub, or the cache, did not give them.
@@ -149,7 +149,7 @@ def _fetch_adapter(source: HubSource, folder: Path, progress: Progress) -> str:
                 f"{source} has no {name}",
                 hint="it is not a PEFT adapter in safetensors; weights in other formats are not fetched",
             )
-    wanted = [file for file in listing.files if file.name in (*REQUIRED, README)]
+    wanted = [file for file in listing.files if file.name in FETCHED]
     _download(source, listing.commit, wanted, folder, progress)
     shutil.rmtree(folder / ".cache", ignore_errors=True)
     return listing.commit
@@ -157,7 +157,7 @@ def _fetch_adapter(source: HubSource, folder: Path, progress: Progress) -> str:
 
 def _copy_cached(source: HubSource, folder: Path, progress: Progress) -> str:
     snapshot = _cached_snapshot(source)
-    names = [name for name in (*REQUIRED, README) if (snapshot / name).is_file()]
+    names = [name for name in FETCHED if (snapshot / name).is_file()]
     for name in REQUIRED:
         if name not in names:
             raise HubOfflineError(str(source))

@@ -18,11 +18,12 @@ from loractl_registry.ledger.chains import (
     verified_chain,
     write_checkpoint,
 )
+from loractl_registry.ledger.changing import grants_of, sign_account, sign_change
 from loractl_registry.ledger.errors import IdentityExistsError, NoSuchIdentityError
 from loractl_registry.ledger.identities import acting_identity, key_path, new_key, private_keys
 from loractl_registry.ledger.judging import home_policy
 from loractl_registry.ledger.kept import lost_bytes
-from loractl_registry.ledger.pen import Pen, signed_writing
+from loractl_registry.ledger.pen import signed_writing
 from loractl_registry.ledger.standing import Standings, objection_to
 from loractl_registry.outcomes import (
     CheckpointWritten,
@@ -30,23 +31,26 @@ from loractl_registry.outcomes import (
     Identity,
     SignedAdmission,
     SignedStanding,
+    TrustedAccount,
 )
 from loractl_registry.records import AdapterVersion, Base
 from loractl_registry.refs import parse_name
 from loractl_registry.tenants import tenancy_problems
 from loractl_registry.trust import (
+    Account,
     Chain,
     Grant,
-    IdentityChange,
-    IdentityStatement,
+    IdentityKey,
     IdentityVerb,
     MissingCheckpointError,
     PublicKey,
     Role,
     TrustError,
-    identity_subject,
     load_public_key,
+    load_root,
+    parse_account,
     public_path_of,
+    public_root,
 )
 
 
@@ -93,7 +97,7 @@ class Identities:
             with signed_writing(self._context, actor=actor) as pen:
                 if pen.chain is None:
                     pen.begin(name, new_key(self._context, name, passphrase=passphrase))
-                    return _of_grant(_grants(pen)[0], is_here=True)
+                    return _of_grant(grants_of(pen)[0], is_here=True)
         path = key_path(self._context, name)
         if path.exists():
             raise IdentityExistsError(name, path)
@@ -107,9 +111,45 @@ class Identities:
         """
         name, actor, key, reason = parse_name(name), parse_actor(actor), load_public_key(file), parse_reason(reason)
         with signed_writing(self._context, actor=actor) as pen:
-            _change(pen, name, IdentityVerb.TRUST, key.key_id, key, tuple(Role(role) for role in roles), reason)
-            grant = next(grant for grant in reversed(_grants(pen)) if grant.key.key_id == key.key_id)
+            sign_change(pen, name, IdentityVerb.TRUST, key.key_id, key, tuple(Role(role) for role in roles), reason)
+            grant = next(grant for grant in reversed(grants_of(pen)) if grant.key.key_id == key.key_id)
         return _of_grant(grant, is_here=key.key_id in self._here())
+
+    def trust_account(
+        self,
+        name: str,
+        subject: str,
+        issuer: str,
+        roles: Sequence[str],
+        *,
+        actor: str,
+        trusted_root: Path | None = None,
+        reason: str | None = None,
+    ) -> Identity:
+        """Trust an account that signs without a key as the identity `name`, with `roles`.
+
+        For an account that is trusted, change its roles or its root of trust.
+
+        Args:
+            name: Of the identity.
+            subject: What its certificates are for: an address, or the URI of a workflow.
+            issuer: URL of the OpenID provider that vouches for it.
+            roles: What it may sign for.
+            actor: Who acts.
+            trusted_root: File ``trusted_root.json``; None for what sigstore-python has at hand of the public instance.
+            reason: Why.
+
+        Raises:
+            UsageError: `subject` or `issuer` cannot be what certificates hold.
+            TrustError: The root cannot be used, or the one who acts may not say so.
+        """
+        name, actor, reason = parse_name(name), parse_actor(actor), parse_reason(reason)
+        root = public_root() if trusted_root is None else load_root(trusted_root)
+        account = parse_account(subject, issuer, root)
+        with signed_writing(self._context, actor=actor) as pen:
+            sign_account(pen, name, account, tuple(Role(role) for role in roles), reason)
+            grant = next(grant for grant in reversed(grants_of(pen)) if grant.key == account)
+        return _of_grant(grant, is_here=False)
 
     def revoke(self, name: str, *, actor: str, reason: str) -> tuple[Identity, ...]:
         """Revoke every key of `name`, for good. What they signed until now stays signed.
@@ -120,13 +160,13 @@ class Identities:
         """
         name, actor, reason = parse_name(name), parse_actor(actor), require_reason(f"revoke {name}", reason)
         with signed_writing(self._context, actor=actor) as pen:
-            held = [grant for grant in _grants(pen) if grant.identity == name and grant.until is None]
+            held = [grant for grant in grants_of(pen) if grant.identity == name and grant.until is None]
             if not held:
-                raise NoSuchIdentityError(name, sorted({grant.identity for grant in _grants(pen)}))
+                raise NoSuchIdentityError(name, sorted({grant.identity for grant in grants_of(pen)}))
             for grant in held:
-                _change(pen, name, IdentityVerb.REVOKE, grant.key.key_id, None, (), reason)
+                sign_change(pen, name, IdentityVerb.REVOKE, grant.key.key_id, None, (), reason)
             ended = {grant.key.key_id for grant in held}
-            revoked = [grant for grant in _grants(pen) if grant.key.key_id in ended and grant.is_revoked]
+            revoked = [grant for grant in grants_of(pen) if grant.key.key_id in ended and grant.is_revoked]
         here = self._here()
         return tuple(_of_grant(grant, is_here=grant.key.key_id in here) for grant in revoked)
 
@@ -144,8 +184,8 @@ class Identities:
         with context.database.writing() as connection:
             chain = verified_chain(context, connection)
             acting = acting_identity(context, chain, home_policy(context), actor=actor)
-            if chain is None or acting.key is None:
-                raise NoSuchIdentityError(acting.name, [])
+            if chain is None or not isinstance(acting.key, IdentityKey):
+                raise NoSuchIdentityError(acting.name, list(private_keys(context)))
             detail = {"sequence": chain.sequence, "head": chain.head, "signer": acting.name}
             event = NewEvent("registry.checkpoint", "registry", actor, context.clock(), reason=reason, detail=detail)
             audit.append(connection, event)
@@ -166,14 +206,14 @@ class Identities:
     def admission(self, base: Base) -> SignedAdmission:
         """Return who admitted `base` by what was signed, and whether its row says the same."""
         try:
-            admissions = admissions_of(self._chain())
+            admissions = admissions_of(self._context, self._chain())
         except (TrustError, MissingCheckpointError) as error:
             return SignedAdmission(None, None, str(error))
         held, objection = admissions.get(base.name), objection_to_base(base, admissions)
         return SignedAdmission(held.signer if held else None, held.sequence if held else None, objection)
 
     def verify(self) -> HistoryVerification:
-        """Verify every statement, the checkpoint, what the rows say, and the chain of the audit log."""
+        """Verify every statement, the checkpoint, the rows, the bytes of evidence, and the chain of the audit log."""
         context, problems, head = self._context, list[str](), None
         context.verified.chain = None
         context.verified.signatures.clear()
@@ -188,7 +228,7 @@ class Identities:
                 head = None if chain is None else chain.head
                 rows = versions.select(connection, context.path_of)
                 problems += _disagreements(rows, chain)
-                problems += _base_disagreements(bases.select(connection), chain)
+                problems += _base_disagreements(context, bases.select(connection), chain)
                 problems += lost_bytes(context, connection, chain, rows)
                 problems += _unrecorded(chain, audit.named_statements(connection))
             problems += audit.broken_links(connection)
@@ -216,10 +256,10 @@ def _disagreements(rows: Sequence[AdapterVersion], chain: Chain | None) -> list[
     return [*found, *(f"{ref}: statements are about it, and the database does not have it" for ref in gone)]
 
 
-def _base_disagreements(rows: Sequence[Base], chain: Chain | None) -> list[str]:
+def _base_disagreements(context: Context, rows: Sequence[Base], chain: Chain | None) -> list[str]:
     if chain is None:
         return []
-    admissions = admissions_of(chain)
+    admissions = admissions_of(context, chain)
     found = [f"base {row.name}: {why}" for row in rows if (why := objection_to_base(row, admissions)) is not None]
     gone = sorted({name for name, one in admissions.items() if one.is_admitted} - {row.name for row in rows})
     return [*found, *(f"base {name}: it was admitted, and the database does not have it" for name in gone)]
@@ -234,42 +274,21 @@ def _unrecorded(chain: Chain | None, named: set[str]) -> list[str]:
     ]
 
 
-def _grants(pen: Pen) -> tuple[Grant, ...]:
-    return () if pen.chain is None else pen.chain.trust.grants
-
-
-def _change(
-    pen: Pen,
-    name: str,
-    verb: IdentityVerb,
-    key_id: str,
-    key: PublicKey | None,
-    roles: tuple[Role, ...],
-    reason: str | None,
-) -> None:
-    place, public_key = pen.place(), None if key is None else key.pem
-    change = IdentityChange(**place, verb=verb, roles=roles, public_key=public_key, reason=reason)
-    statement = IdentityStatement(subject=identity_subject(name, key_id), predicate=change)
-    detail = {
-        "statement": pen.sign(statement),
-        "signer": place["signer"].identity,
-        "key_id": key_id,
-        "roles": [role.value for role in roles],
-    }
-    event = NewEvent(f"identity.{verb}", name, pen.actor, pen.at, reason=reason, detail=detail)
-    audit.append(pen.connection, event)
-
-
 def _of_grant(grant: Grant, *, is_here: bool) -> Identity:
     return Identity(
         name=grant.identity,
         key_id=grant.key.key_id,
-        public_key=grant.key.pem,
+        public_key=grant.key.pem if isinstance(grant.key, PublicKey) else None,
         roles=tuple(sorted(role.value for role in grant.roles)) if grant.until is None else (),
         is_trusted=grant.until is None,
         is_revoked=grant.is_revoked,
         is_here=is_here,
+        account=_account_of(grant.key),
     )
+
+
+def _account_of(key: PublicKey | Account) -> TrustedAccount | None:
+    return TrustedAccount(key.subject, key.issuer, key.root_digest) if isinstance(key, Account) else None
 
 
 def _stranger(name: str, key: PublicKey) -> Identity:

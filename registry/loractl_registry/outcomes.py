@@ -196,11 +196,27 @@ class ExportReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """One key of one identity.
+class TrustedAccount:
+    """An account that signs without a key.
 
     Attributes:
-        public_key: PEM, to be given to whoever shall trust it.
+        subject: What its certificates are for: an address, or the URI of a workflow.
+        issuer: URL of the OpenID provider that vouches for it.
+        trusted_root: Digest of the root of trust that is pinned for it.
+    """
+
+    subject: str
+    issuer: str
+    trusted_root: str
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """One key, or one account without a key, of one identity.
+
+    Attributes:
+        key_id: Of the key; of an account, what stands for it.
+        public_key: PEM, to be given to whoever shall trust it; None of an account.
         roles: What the key may do now, sorted.
         is_trusted: Whether it may sign now.
         is_revoked: Whether it was trusted and is so no more, for good.
@@ -209,11 +225,12 @@ class Identity:
 
     name: str
     key_id: str
-    public_key: str
+    public_key: str | None
     roles: tuple[str, ...]
     is_trusted: bool
     is_revoked: bool
     is_here: bool
+    account: TrustedAccount | None = None
 
 
 @dataclass(frozen=True, slots=True)

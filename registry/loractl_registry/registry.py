@@ -58,6 +58,7 @@ class Registry(Facets, Governing, Attested):
         must_exist: bool = False,
         identity: str | None = None,
         passphrase: Callable[[], str] | None = None,
+        token: Callable[[], str] | None = None,
         witness: Path | None = None,
         busy_timeout_s: float = 5.0,
     ) -> Registry:
@@ -67,8 +68,9 @@ class Registry(Facets, Governing, Attested):
             home: Folder of ``registry.db`` and ``store/``; created with mode 0700.
             clock: Where every time in the registry comes from; must return aware times.
             must_exist: Refuse a home that holds no registry instead of creating one.
-            identity: Whose private key signs; default the only one in the home.
+            identity: Whose private key, or which account without one, signs; default the only key in the home.
             passphrase: Asked where that key is encrypted.
+            token: Asked where an account signs: its OpenID token.
             witness: File that keeps the checkpoint too, out of reach of who can write the home; see `choose_witness`.
             busy_timeout_s: How long to wait for another process that is writing.
 
@@ -76,7 +78,7 @@ class Registry(Facets, Governing, Attested):
             HomeNotFoundError: `must_exist`, and there is no registry.
             NewerDatabaseError, DamagedDatabaseError, LockedError, ReadOnlyError, DiskFullError: As their names say.
         """
-        signing = SigningChoice(identity, passphrase)
+        signing = SigningChoice(identity, passphrase, token)
         return cls(
             homes.open_home(
                 home, clock=clock, must_exist=must_exist, signing=signing, witness=witness, timeout_s=busy_timeout_s

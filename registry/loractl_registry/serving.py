@@ -41,7 +41,7 @@ def snapshot(context: Context, base: str) -> ServingSnapshot:
             chain = checked_chain(context, connection, seen)
         except (TrustError, MissingCheckpointError) as error:
             return ServingSnapshot(sequence, admitted, (), {}, _all(rows, str(error)), _told(error))
-        objection = UNSIGNED if chain is None else _objection_to(admitted, chain)
+        objection = UNSIGNED if chain is None else _objection_to(context, admitted, chain)
         if chain is None or objection is not None:
             return ServingSnapshot(sequence, admitted, (), {}, _all(rows, objection or UNSIGNED), objection)
         standings, now = Standings(chain), context.clock()
@@ -61,8 +61,8 @@ def _terms(standing: Standing) -> ServingTerms:
     return replace(standing.terms, is_unreviewed=standing.break_glass is not None)
 
 
-def _objection_to(base: Base, chain: Chain) -> str | None:
-    objection = objection_to_base(base, admissions_of(chain))
+def _objection_to(context: Context, base: Base, chain: Chain) -> str | None:
+    objection = objection_to_base(base, admissions_of(context, chain))
     return None if objection is None else f"base {base.name}: {objection}"
 
 

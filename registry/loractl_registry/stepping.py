@@ -57,7 +57,7 @@ class Step:
         if evidence.binds:
             self._bind(seen, evidence.base)
         pen, base, to = self._pen, evidence.base.base, evidence.rungs[-1]
-        require_admitted(pen.chain, base)
+        require_admitted(pen.context, pen.chain, base)
         judge, facts = replace(pen.judge, break_glass=reason), pen.facts(seen)
         decision = judge.require(seen, base, to, facts=facts, approvals=(), now=pen.at)
         assert decision.expires is not None  # noqa: S101  # the policy says for how many hours
@@ -83,7 +83,7 @@ class Step:
         """Enter one rung, if the policy allows it to the one who signs."""
         pen, base = self._pen, evidence.base.base
         place = pen.place()
-        require_admitted(pen.chain, base)
+        require_admitted(pen.context, pen.chain, base)
         counted = standing_approvals(pen.chain, pen.standing(version.ref, version.digest), pen.at)
         facts, approvals = pen.facts(version), approval_facts(pen.chain, counted)
         decision = pen.judge.require(version, base, after, facts=facts, approvals=approvals, now=pen.at)

@@ -13,10 +13,13 @@ import sqlite3
 import time
 from collections.abc import Generator
 from dataclasses import dataclass
+from unittest import mock
 from urllib.parse import urlsplit
 
 from attacks.declaring import DONE, Outcome
 from attacks.scene import BASE, Request, Scene
+from huggingface_hub import constants
+from support.files import FakeRepository, files_of, running_hub
 from support.gateway import Client, in_front_of, lifespan, on_loopback
 from support.tampering import DATABASE
 
@@ -73,6 +76,23 @@ def _placeholder(found: re.Match[str]) -> str:
 def run(*lines: str, by: str = "ada") -> Run:
     """Return commands that `by` runs."""
     return Run(lines, by)
+
+
+@dataclass(frozen=True)
+class AddFromHub:
+    """``loractl add`` of the scene's folder as a Hub repository holds it."""
+
+    shown: str = "`loractl add novel hf:acme/novel`"
+
+    def __call__(self, scene: Scene) -> Outcome:
+        with (
+            running_hub() as hub,
+            mock.patch.object(constants, "HF_HUB_CACHE", str(scene.root / "hub-cache")),
+            mock.patch.object(constants, "HF_TOKEN_PATH", str(scene.root / "no-token")),
+        ):
+            hub.repositories["acme/novel"] = FakeRepository(files_of(scene.folder))
+            scene.environ["HF_ENDPOINT"] = hub.url
+            return run("add novel hf:acme/novel")(scene)
 
 
 @dataclass(frozen=True)

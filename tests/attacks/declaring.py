@@ -31,6 +31,7 @@ class Threat(StrEnum):
     AUDIT = "The audit log"
     EXPORT = "The record that an auditor gets"
     KEYS = "Keys"
+    KEYLESS = "Accounts that sign without a key"
     FACTS = "Facts that the policy judges"
     PEOPLE = "People who may not"
     GLASS = "Break-glass"

@@ -31,11 +31,17 @@ class Stored:
 
     @property
     def payload(self) -> bytes:
-        return base64.b64decode(json.loads(self.envelope)["payload"])
+        return payload_in(self.envelope)
 
     @property
     def body(self) -> Json:
         return dict(json.loads(self.payload))
+
+
+def payload_in(envelope: str | bytes) -> bytes:
+    """Return what is in an envelope, or in that of a bundle."""
+    held = json.loads(envelope)
+    return base64.b64decode(held.get("dsseEnvelope", held)["payload"])
 
 
 def stored(home: Path) -> list[Stored]:
@@ -67,7 +73,7 @@ def signed(scene: Scene, body: Json, by: str, *, payload_type: str = PAYLOAD_TYP
 
 def append(scene: Scene, envelope: bytes, subject: str, *, kind: str = "promotion") -> None:
     """Put an envelope at the end of the chain."""
-    payload = base64.b64decode(json.loads(envelope)["payload"])
+    payload = payload_in(envelope)
     text = envelope.decode().replace("'", "''")
     run_sql(
         scene.home,

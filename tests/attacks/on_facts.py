@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from datetime import timedelta
 
-from attacks.acting import Run, Send, run
+from attacks.acting import AddFromHub, Run, Send, run
 from attacks.declaring import Act, Attack, Deed, Has, Threat
 from attacks.forging import append, promotion_of, signed, stored
 from attacks.on_effect import CLIMB
@@ -63,6 +64,28 @@ def _shipped_by(name: str) -> Deed:
     def spoil(scene: Scene) -> None:
         manifest = Manifest(hash_files(scene.folder, ["adapter_config.json", "adapter_model.safetensors"]))
         (scene.folder / "model.sig").write_bytes(sign_files(scene.folder, manifest, load_key(scene.key(name))))
+
+    return spoil
+
+
+def _signature_edited(scene: Scene) -> None:
+    """Let the signature say that the model has another name."""
+    path = scene.folder / "model.sig"
+    held = json.loads(path.read_text())
+    payload = base64.b64decode(held["dsseEnvelope"]["payload"]).replace(b'"novel"', b'"other"')
+    held["dsseEnvelope"]["payload"] = base64.b64encode(payload).decode()
+    path.write_text(json.dumps(held))
+
+
+def _signature_taken_from(subject: str) -> Deed:
+    """Have carl's key name a signature that is over the files of `subject`."""
+
+    def spoil(scene: Scene) -> None:
+        run(f"sign {subject}", by="carl")(scene)
+        body, last = stored(scene.home)[-1].body, stored(scene.home)[-1]
+        place = {"sequence": last.sequence + 1, "previous": digest_of(last.payload)}
+        raw = next(one for one in stored(scene.home) if one.subject == "raw@1").body["subject"]
+        append(scene, signed(scene, body | {"subject": raw, "predicate": body["predicate"] | place}, "carl"), "raw@1")
 
     return spoil
 
@@ -150,6 +173,26 @@ FACTS = (
         given=_shipped_by("carl"),
     ),
     fact(
+        "hub-signature-over-other-bytes",
+        Has.FILES,
+        "Publish a `model.sig` in a Hub repository with weights that it is not over",
+        lambda scene: flip(scene.folder / "adapter_model.safetensors"),
+        AddFromHub(),
+        "signatures.digest",
+        "adapter_model.safetensors",
+        given=_shipped_by("carl"),
+    ),
+    fact(
+        "hub-signature-edited",
+        Has.FILES,
+        "Edit what the `model.sig` of a Hub repository lists",
+        _signature_edited,
+        AddFromHub(),
+        "signatures.invalid",
+        "it is not by key",
+        given=_shipped_by("carl"),
+    ),
+    fact(
         "shipped-signature-over-fewer-files",
         Has.FILES,
         "Put a file into the folder that its `model.sig` does not list",
@@ -179,6 +222,57 @@ FACTS = (
         "1 of 2 count",
         given=_two_must_sign,
         honest=_shipped_by("carl"),
+    ),
+    fact(
+        "signature-by-the-same-person-again",
+        Has.LOGIN,
+        "Sign once more what one has added, where the policy asks for two signers",
+        run("sign raw@1"),
+        run("promote raw@1"),
+        DENIED,
+        "1 of 2 count",
+        given=_two_must_sign,
+        honest=run("sign raw@1", by="carl"),
+    ),
+    fact(
+        "signature-by-who-may-not",
+        Has.LOGIN,
+        "Sign the files of a version as an auditor",
+        as_("olga"),
+        run("sign raw@1"),
+        "trust.role",
+        "and olga is auditor",
+        honest=as_("carl"),
+    ),
+    fact(
+        "signature-over-damaged-files",
+        Has.HOME,
+        "Flip a bit of the stored weights before somebody signs them",
+        lambda scene: flip(scene.stored("raw") / "adapter_model.safetensors"),
+        run("sign raw@1", by="carl"),
+        "registry.damaged_files",
+        "adapter_model.safetensors",
+    ),
+    fact(
+        "second-signature-removed",
+        Has.DATABASE,
+        "Remove the signature that a second person made",
+        sql("DELETE FROM file_signature WHERE at = (SELECT max(at) FROM file_signature)"),
+        run("promote raw@1"),
+        DISAGREES,
+        "is gone",
+        given=both(_two_must_sign, run("sign raw@1", by="carl")),
+    ),
+    fact(
+        "second-signature-of-another-version",
+        Has.KEY,
+        "Sign with the key of a second person that another version's signature is over these files",
+        _signature_taken_from("bot@1"),
+        run("promote raw@1"),
+        DISAGREES,
+        "is gone",
+        given=_two_must_sign,
+        honest=run("sign raw@1", by="carl"),
     ),
     fact(
         "evidence-below-the-limit",
@@ -239,6 +333,16 @@ FACTS = (
         "registry.evidence_size",
         "16777216",
         honest=GIVEN,
+    ),
+    fact(
+        "evidence-bytes-edited",
+        Has.DATABASE,
+        "Edit the bytes of an evaluation that was signed for, and leave its numbers",
+        both(GOOD, sql("UPDATE evidence_body SET body = CAST(replace(body, '0.95', '0.99') AS BLOB)")),
+        run("audit verify"),
+        VERIFIED,
+        "the bytes of its eval sha256:",
+        honest=GOOD,
     ),
     fact(
         "scan-that-failed",

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from attacks import forging
 from attacks.acting import Run, Send, Sql, run
 from attacks.declaring import Act, Attack, Deed, Has, Threat
 from attacks.scene import Scene
@@ -13,6 +14,7 @@ from support.registry import write_adapter
 from support.tampering import FLIP, REBIND, RENAME, RENUMBER, SWAP, UNREVOKE, run_sql
 
 from loractl_registry import Stage
+from loractl_registry.trust.statements import digest_of
 
 WEIGHTS = "adapter_model.safetensors"
 DAMAGED, MISSING, VERIFIED = "registry.damaged_files", "404 model_not_found", "cli.verification_failed"
@@ -228,6 +230,34 @@ def _other_base(scene: Scene) -> None:
     ADMIT(scene)
 
 
+def _rita_admits(scene: Scene) -> None:
+    """Let reviewers admit bases, and nobody else."""
+    scene.policy.write_text(scene.policy.read_text().replace('base.by = ["anyone"]', 'base.by = ["role:reviewer"]'))
+
+
+def _admitted_by_rita(scene: Scene) -> None:
+    _rita_admits(scene)
+    scene.identity = "rita"
+    ADMIT(scene)
+    scene.identity = None
+
+
+def _admitted_past_the_policy(by: str) -> Deed:
+    """Sign with sqlite3 and a key that another base is admitted, and insert its row."""
+
+    def spoil(scene: Scene) -> None:
+        body = dict(next(one for one in forging.stored(scene.home) if one.kind == "base").body)
+        last = forging.stored(scene.home)[-1]
+        body["subject"] = [dict(body["subject"][0]) | {"name": "other-base"}]
+        place = {"sequence": last.sequence + 1, "previous": digest_of(last.payload), "at": last.body["predicate"]["at"]}
+        body["predicate"] = dict(body["predicate"]) | place
+        forging.append(scene, forging.signed(scene, body, by), "other-base", kind="base")
+        sql(PUT_IN)(scene)
+
+    return spoil
+
+
+SERVE_OTHER = run("serve other-base --port 0 --dry-run")
 GOVERNED = (
     governed(
         "base-licence-edited",
@@ -259,7 +289,7 @@ GOVERNED = (
         Has.DATABASE,
         "Insert a base that nobody admitted",
         sql(PUT_IN),
-        run("serve other-base --port 0 --dry-run"),
+        SERVE_OTHER,
         "serve.distrust",
         "no signed statement admits",
         honest=_other_base,
@@ -268,11 +298,46 @@ GOVERNED = (
         "base-admitted-without-the-role",
         Threat.PEOPLE,
         Has.LOGIN,
-        "Admit a base as a contributor",
-        lambda scene: setattr(scene, "identity", "carl"),
+        "Admit a base as an auditor, under a policy that lets anyone",
+        lambda scene: setattr(scene, "identity", "olga"),
         ADMIT,
         "trust.role",
-        "it takes operator, and carl is contributor",
+        "and olga is auditor",
+    ),
+    Attack(
+        "base-admitted-against-the-policy",
+        Threat.PEOPLE,
+        Has.LOGIN,
+        "Admit a base as a contributor, where the policy names others",
+        lambda scene: setattr(scene, "identity", "carl"),
+        ADMIT,
+        "registry.base_denied",
+        "it does not name carl (contributor)",
+        given=_rita_admits,
+        honest=lambda scene: setattr(scene, "identity", "rita"),
+    ),
+    Attack(
+        "base-admitted-past-the-policy",
+        Threat.BASE,
+        Has.KEY,
+        "Sign that a base is admitted with the key of a contributor whom the policy does not name, and insert it",
+        _admitted_past_the_policy("carl"),
+        SERVE_OTHER,
+        "serve.distrust",
+        "no signed statement admits",
+        given=_rita_admits,
+        honest=_admitted_past_the_policy("rita"),
+    ),
+    Attack(
+        "base-admitted-by-whom-the-policy-named",
+        Threat.BASE,
+        Has.LOGIN,
+        "Go on serving a base that a reviewer admitted, after the policy has ceased to let them",
+        lambda scene: scene.policy.write_text(scene.policy.read_text().replace("role:reviewer", "role:operator", 1)),
+        SERVE_OTHER,
+        "serve.distrust",
+        "no signed statement admits",
+        given=_admitted_by_rita,
     ),
     Attack(
         "base-of-a-refused-licence",

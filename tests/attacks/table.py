@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attacks import (
+    on_accounts,
     on_effect,
     on_exports,
     on_facts,
@@ -25,6 +26,7 @@ ATTACKS: tuple[Attack, ...] = (
     *on_exports.ATTACKS,
     *on_facts.ATTACKS,
     *on_people.ATTACKS,
+    *on_accounts.ATTACKS,
     *on_requests.ATTACKS,
     *on_tenants.ATTACKS,
 )

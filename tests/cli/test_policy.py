@@ -131,6 +131,49 @@ def test_explain_of_a_row_that_was_edited_denies(cli, lived_in):
     assert "the signed statements say draft" in rules(result)["signed"]["why"]
 
 
+@pytest.mark.parametrize(
+    ("command", "verdict", "seen"),
+    [
+        pytest.param(None, "allowed", "no scan", id="none"),
+        pytest.param("true", "allowed", "true passed, signed by alice", id="passed"),
+        pytest.param("false", "denied", "false failed, signed by alice", id="failed"),
+    ],
+)
+def test_explain_tells_quarantine_and_promote_agrees(cli, lived_in, command, verdict, seen):
+    if command is not None:
+        cli("evidence", "scan", "support-bot@3", "--", command)
+
+    explained = cli("policy", "explain", "support-bot@3", "--json")
+    promoted = cli("promote", "support-bot@3", "--json")
+
+    rule = rules(explained)["quarantine"]
+    assert (rule["verdict"], rule["seen"]) == (verdict, seen)
+    assert (explained.code, promoted.code) == ((3, 3) if verdict == "denied" else (0, 0))
+    if verdict == "denied":
+        assert rule["why"] == promoted.error["message"]
+        assert rule["way_out"] == promoted.error["hint"]
+
+
+def test_explain_says_who_admitted_the_base(cli, lived_in):
+    rule = rules(cli("policy", "explain", "support-bot@3", "--json"))["base.by"]
+    assert (rule["verdict"], rule["required"]) == ("allowed", "role:operator or anyone")
+    assert "tiny-moe admitted by alice (auditor, contributor, operator, reviewer)" in rule["seen"]
+
+    run_sql(lived_in, "UPDATE base SET licence = 'mit'")
+    denied = cli("policy", "explain", "support-bot@3", "--json")
+    assert denied.code == 3
+    assert "the database says licence mit" in rules(denied)["base.by"]["why"]
+
+
+def test_explain_of_a_signature_that_was_edited_denies(cli, lived_in):
+    run_sql(lived_in, "DELETE FROM file_signature")
+
+    result = cli("policy", "explain", "support-bot@3", "--json")
+
+    assert result.code == 3
+    assert "is gone" in rules(result)["signed"]["why"]
+
+
 def test_explain_of_a_chain_that_was_cut_is_refused(cli, lived_in):
     run_sql(lived_in, *CUT)
 

@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 from support.cli import clean_environment, run_process
+from support.local_sigstore import LocalSigstore
+from support.registry import write_adapter
 from support.tampering import CUT, FLIP, run_sql
 
 REVIEWED = """
@@ -177,3 +179,44 @@ def test_base_show_says_who_admitted_it_and_what_disagrees(cli, lived_in):
     assert "by alice, statement 2" in before.out
     assert "the database says licence MIT" in edited.out
     assert "checkpoint has seen" in cut["objection"]
+
+
+ACCOUNT = ("--account", "ci@example.org", "--issuer", "https://accounts.example.org", "--role", "contributor")
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "trusted_root.json").write_text(LocalSigstore().trusted_root)
+    return str(tmp_path / "trusted_root.json")
+
+
+def test_account_is_trusted_and_shown(cli, team, root, monkeypatch):
+    monkeypatch.setenv("LORACTL_IDENTITY", "alice")
+
+    trusted = cli("identity", "trust", "ci", *ACCOUNT, "--trusted-root", root)
+    shown = cli("identity", "show", "ci")
+
+    assert (trusted.code, shown.code) == (0, 0), trusted.err
+    assert "Trusted ci as contributor" in trusted.out
+    assert "ci@example.org" in shown.out
+    assert "https://accounts.example.org" in shown.out
+    assert cli("identity", "show", "ci", "--out", root).code == 2
+
+
+def test_account_without_a_token_cannot_sign_and_is_told_how(cli, team, root, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORACTL_IDENTITY", "alice")
+    cli("identity", "trust", "ci", *ACCOUNT, "--trusted-root", root)
+    monkeypatch.setenv("LORACTL_IDENTITY", "ci")
+
+    refused = cli("add", "novel", str(write_adapter(tmp_path / "novel", seed=9)), "--base", "tiny-moe")
+
+    assert refused.code == 3
+    assert "SIGSTORE_IDENTITY_TOKEN" in refused.err
+
+
+@pytest.mark.parametrize("more", [(), ("--account", "ci@example.org"), ("--issuer", "https://x.example")])
+def test_trust_asks_for_a_key_or_a_whole_account(cli, team, more):
+    refused = cli("identity", "trust", "ci", *more, "--role", "contributor")
+
+    assert refused.code == 2
+    assert "a public key, or an account and its issuer" in refused.err

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from loractl_registry._context import Context
 from loractl_registry.ledger.errors import BaseDeniedError, BaseDisagreementError
+from loractl_registry.ledger.judging import home_policy
 from loractl_registry.ledger.pen import Pen
-from loractl_registry.policies import BaseFacts, BaseRequest, Decision, evaluate_base
+from loractl_registry.policies import BaseFacts, BaseRequest, Decision, PolicyFileError, evaluate_base
+from loractl_registry.policies.patterns import names_someone
 from loractl_registry.records import Base
-from loractl_registry.trust import AdmissionVerb, BaseAdmission, BaseStatement, Chain, PredicateType, base_subject
+from loractl_registry.trust import (
+    AdmissionVerb,
+    BaseAdmission,
+    BaseStatement,
+    Chain,
+    PredicateType,
+    Role,
+    base_subject,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +29,7 @@ class Admission:
 
     Attributes:
         sequence, signer: Of the statement that spoke of it last.
+        roles: What the signer's key was trusted with then.
     """
 
     digest: str
@@ -26,23 +38,42 @@ class Admission:
     is_admitted: bool
     sequence: int
     signer: str
+    roles: frozenset[Role]
 
 
 Admissions = Mapping[str, Admission]
 
 
-def admissions_of(chain: Chain | None) -> Admissions:
-    """Return every base that a statement is about, by name.
+def admissions_of(context: Context, chain: Chain | None) -> Admissions:
+    """Return every base that a statement is about, by name, under the policy that is in the home now.
 
-    Other files under a name that is taken, and a withdrawal of what is not admitted, change nothing.
+    Other files under a name that is taken, and a withdrawal of what is not admitted, change nothing. An operator's
+    statement counts whatever the policy says by now; that of anybody else only while the policy lets them admit.
     """
     admissions: dict[str, Admission] = {}
+    named: Sequence[str] | None = None
     for entry in () if chain is None else chain.of_kind(PredicateType.BASE):
-        if isinstance(entry.statement, BaseStatement):
-            after = _after(admissions.get(entry.statement.base), entry.statement)
-            if after is not None:
-                admissions[entry.statement.base] = after
+        statement = entry.statement
+        if chain is None or not isinstance(statement, BaseStatement):
+            continue
+        grant = chain.granted(statement)
+        if Role.OPERATOR not in grant.roles:
+            named = _named(context) if named is None else named
+            if not names_someone(named, grant.identity, grant.roles):
+                continue
+        after = _after(admissions.get(statement.base), statement, grant.roles)
+        if after is not None:
+            admissions[statement.base] = after
     return admissions
+
+
+def _named(context: Context) -> Sequence[str]:
+    """Return whom the policy lets admit bases; a policy that cannot be read lets nobody."""
+    try:
+        rules = home_policy(context).document.base
+    except PolicyFileError:
+        return ()
+    return () if rules is None else rules.by
 
 
 def objection_to_base(base: Base, admissions: Admissions) -> str | None:
@@ -62,13 +93,13 @@ def objection_to_base(base: Base, admissions: Admissions) -> str | None:
     return None
 
 
-def require_admitted(chain: Chain | None, base: Base) -> None:
+def require_admitted(context: Context, chain: Chain | None, base: Base) -> None:
     """Return if `base` is what was signed.
 
     Raises:
         BaseDisagreementError: It is not.
     """
-    if (objection := objection_to_base(base, admissions_of(chain))) is not None:
+    if (objection := objection_to_base(base, admissions_of(context, chain))) is not None:
         raise BaseDisagreementError(base.name, objection)
 
 
@@ -126,7 +157,7 @@ def _signed(pen: Pen, statement: str) -> dict[str, object]:
     return {"statement": statement, "signer": pen.acting.name}
 
 
-def _after(before: Admission | None, statement: BaseStatement) -> Admission | None:
+def _after(before: Admission | None, statement: BaseStatement, roles: frozenset[Role]) -> Admission | None:
     said = statement.predicate
     is_same = before is not None and before.is_admitted and before.digest == statement.manifest_digest
     is_free = before is None or not before.is_admitted
@@ -134,7 +165,7 @@ def _after(before: Admission | None, statement: BaseStatement) -> Admission | No
     if not (is_same or (is_admitted and is_free)):
         return None
     digest, signer = statement.manifest_digest, said.signer.identity
-    return Admission(digest, said.source, said.licence, is_admitted, said.sequence, signer)
+    return Admission(digest, said.source, said.licence, is_admitted, said.sequence, signer, roles)
 
 
 def _short(text: str | None) -> str:

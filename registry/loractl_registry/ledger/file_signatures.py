@@ -26,9 +26,16 @@ from loractl_registry.signatures import (
     verify_manifest,
     verify_shipped_again,
 )
-from loractl_registry.trust import Chain, MissingCheckpointError, TrustError
+from loractl_registry.trust import Account, Chain, MissingCheckpointError, PublicKey, TrustError
 
-KEY, SHIPPED = "key", "shipped"
+SHIPPED = "shipped"
+"""Kind of a signature that came with the files; those that were made here have the kind of their signer."""
+
+
+def signers_of(chain: Chain, *, may_have_been: bool) -> tuple[PublicKey | Account, ...]:
+    """Return every key and account that is trusted, or with `may_have_been` ever was."""
+    known: tuple[PublicKey | Account, ...] = (*chain.trust.keys, *chain.trust.accounts)
+    return tuple(one for one in known if may_have_been or chain.trust.active(one.key_id) is not None)
 
 
 def signatures_of(context: Context, ref: Ref | VersionRef) -> tuple[FileSignatureRecord, ...]:
@@ -50,22 +57,20 @@ def signatures_of(context: Context, ref: Ref | VersionRef) -> tuple[FileSignatur
 def checked_signatures(
     context: Context, connection: sqlite3.Connection, chain: Chain, standing: Standing, version: AdapterVersion
 ) -> tuple[FileSignatureRecord, ...]:
-    """Return every signature that the addition of `version` names, each verified against its manifest."""
-    if standing.addition is None:
-        return ()
-    return tuple(_checked(context, connection, chain, standing.addition.signatures, version))
+    """Return every signature that a statement about `version` names, each verified against its manifest."""
+    return tuple(_checked(context, connection, chain, standing.file_signatures, version))
 
 
 def signature_objection(
     context: Context, connection: sqlite3.Connection, chain: Chain, standing: Standing, version: AdapterVersion
 ) -> str | None:
-    """Return why a signature that `version` was added with is not that any more, None if all are."""
+    """Return why a signature that was kept for `version` is not that any more, None if all are."""
     found = checked_signatures(context, connection, chain, standing, version)
     return next((one.problem for one in found if one.problem is not None), None)
 
 
 def damaged_signatures(context: Context, found: Sequence[AdapterVersion]) -> Mapping[VersionRef, tuple[Damage, ...]]:
-    """Return, for each of `found`, the signatures over its files that are not what they were when it was added."""
+    """Return, for each of `found`, the signatures over its files that are not what was kept."""
     seen = read_checkpoint(context)
     context.verified.signatures.clear()
     damage: dict[VersionRef, tuple[Damage, ...]] = {}
@@ -107,22 +112,22 @@ def _checked(
 
 
 def _key_of(context: Context, connection: sqlite3.Connection, chain: Chain, row: StoredSignature) -> str | None:
-    """Return the key that made a signature, None if nobody here has it.
+    """Return the id of the key or account that made a signature, None if nobody here has it.
 
     Raises:
         FileSignatureError: It is not over these files, or a signature that was made here is by nobody.
     """
-    known, keys = context.verified.signatures, chain.trust.keys
+    known, signers = context.verified.signatures, signers_of(chain, may_have_been=True)
     place = (row.digest, row.content)
-    if known.get(place) in {key.key_id for key in keys}:
+    if known.get(place) in {one.key_id for one in signers}:
         return known[place]
     manifest = versions.manifest_of(connection, row.content)
-    if row.kind == KEY:
+    if row.kind != SHIPPED:
         name = context.path_of(row.content).name
-        known[place] = verify_manifest(manifest, row.bundle, keys, name=name).signer
+        known[place] = verify_manifest(manifest, row.bundle, signers, name=name).signer
         return known[place]
     try:
-        known[place] = verify_shipped_again(manifest, row.bundle, keys).signer
+        known[place] = verify_shipped_again(manifest, row.bundle, signers).signer
     except (UnknownFileSignerError, WrongSignatureKindError):
         return None
     return known[place]

@@ -19,7 +19,19 @@ from loractl_registry.ledger.errors import (
 from loractl_registry.ledger.judging import is_solo
 from loractl_registry.policies import Policy
 from loractl_registry.refs import parse_name
-from loractl_registry.trust import Chain, IdentityKey, Passphrase, Role, create_key, load_key, public_path_of, save_key
+from loractl_registry.trust import (
+    Account,
+    AccountSigner,
+    Chain,
+    Grant,
+    IdentityKey,
+    Passphrase,
+    Role,
+    create_key,
+    load_key,
+    public_path_of,
+    save_key,
+)
 
 KEYS = "keys"
 _SUFFIX = ".pem"
@@ -32,12 +44,12 @@ class Acting:
     """Who acts.
 
     Attributes:
-        key: None where the identity begins with what it is about to do.
+        key: What signs: a key, or an account without one; None where the identity begins with what it is about to do.
     """
 
     name: str
     roles: frozenset[Role]
-    key: IdentityKey | None
+    key: IdentityKey | AccountSigner | None
 
 
 def key_path(context: Context, name: str) -> Path:
@@ -56,13 +68,16 @@ def private_keys(context: Context) -> Mapping[str, Path]:
 def acting_identity(context: Context, chain: Chain | None, policy: Policy, *, actor: str) -> Acting:
     """Return who signs: the identity that was chosen, else the owner of the only private key.
 
-    In a home where nothing was signed yet and the policy is `solo`, that is whoever acts, who need have no key.
+    An identity that has no key here may be an account without one: it signs if it was chosen by name. In a home where
+    nothing was signed yet and the policy is `solo`, that is whoever acts, who need have no key.
 
     Raises:
         NoIdentityError, NoSuchIdentityError, AmbiguousIdentityError: No key can be chosen.
         UntrustedIdentityError: Its key is not trusted.
         TrustError: The key cannot be used.
     """
+    if (grant := account_chosen(context, chain)) is not None and isinstance(grant.key, Account):
+        return Acting(grant.identity, grant.roles, AccountSigner(grant.key, context.signing.token))
     path = _chosen(context)
     if path is None:
         if chain is None and is_solo(policy):
@@ -79,6 +94,15 @@ def acting_identity(context: Context, chain: Chain | None, policy: Policy, *, ac
         was_known = any(one.key.key_id == key.public.key_id for one in chain.trust.grants)
         raise UntrustedIdentityError(name, path, is_revoked=was_known)
     return Acting(grant.identity, grant.roles, key)
+
+
+def account_chosen(context: Context, chain: Chain | None) -> Grant | None:
+    """Return what the identity that was chosen may sign as an account; None if it has a key here, or is no account."""
+    chosen = context.signing.identity
+    if chain is None or chosen is None or chosen in private_keys(context):
+        return None
+    grants = (grant for grant in chain.trust.grants if grant.identity == chosen and grant.until is None)
+    return next((grant for grant in grants if isinstance(grant.key, Account)), None)
 
 
 def identity_name(actor: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
@@ -40,5 +41,7 @@ def _lost_evidence(connection: sqlite3.Connection, standing: Standing, version: 
             yield f"{version.ref}: its {one.type} {one.digest[:19]} is gone"
         elif row.digest != one.digest or digest_of_metrics(json.loads(row.metrics)) != one.metrics:
             yield f"{version.ref}: its {one.type} {one.digest[:19]} is not what was signed"
-        elif not evidence_rows.has_body(connection, one.digest):
+        elif (body := evidence_rows.body_of(connection, one.digest)) is None:
             yield f"{version.ref}: the bytes of its {one.type} {one.digest[:19]} are gone"
+        elif f"sha256:{hashlib.sha256(body).hexdigest()}" != one.digest:
+            yield f"{version.ref}: the bytes of its {one.type} {one.digest[:19]} are others than were signed"

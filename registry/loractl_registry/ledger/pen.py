@@ -31,6 +31,7 @@ from loractl_registry.policies import Policy
 from loractl_registry.records import AdapterVersion
 from loractl_registry.refs import VersionRef
 from loractl_registry.trust import (
+    AccountSigner,
     Chain,
     IdentityChange,
     IdentityKey,
@@ -42,6 +43,7 @@ from loractl_registry.trust import (
     home_id,
     identity_subject,
     sign_statement,
+    signer_id,
     to_the_second,
     verify_chain,
 )
@@ -92,9 +94,9 @@ class Pen:
         return self._folded[1]
 
     @property
-    def signing_key(self) -> IdentityKey | None:
-        """The key that has signed in this transaction, None while nothing is signed."""
-        return self.acting.key if self._signed else None
+    def has_signed(self) -> bool:
+        """Whether anything was signed in this transaction."""
+        return self._signed > 0
 
     def standing(self, ref: VersionRef, digest: str) -> Standing:
         """Return where `ref` stands; without a statement, as a draft of that content."""
@@ -117,7 +119,7 @@ class Pen:
             previous=chain.head,
             # A clock that was set back must not date a statement before the one that it follows.
             at=max(to_the_second(self.at), last.at),
-            signer=Signer(identity=self.acting.name, key_id=key.public.key_id),
+            signer=Signer(identity=self.acting.name, key_id=signer_id(key)),
         )
 
     def sign(self, statement: Statement) -> str:
@@ -131,9 +133,10 @@ class Pen:
         self._write(sign_statement(statement, key))
         return self._head()
 
-    def begin(self, name: str, key: IdentityKey | None) -> None:
-        """Begin the chain: an identity with all roles that vouches for itself."""
-        key = key or new_key(self.context, name, passphrase=self.context.signing.passphrase)
+    def begin(self, name: str, key: IdentityKey | AccountSigner | None) -> None:
+        """Begin the chain: an identity with all roles that vouches for itself, with a key."""
+        if not isinstance(key, IdentityKey):
+            key = new_key(self.context, name, passphrase=self.context.signing.passphrase)
         reach("sign.before_root")
         nonce = secrets.token_hex(16)
         change = IdentityChange(
@@ -188,8 +191,9 @@ def signed_writing(context: Context, *, actor: str) -> Generator[Pen]:
         seen = read_checkpoint(context)
         pen = Pen(context, connection, resumed_chain(context, connection, seen), seen, actor)
         yield pen
-        key = pen.signing_key
-    if key is not None:
+    if pen.has_signed:
         context.verified.chain = pen.chain
         reach("sign.after_commit")
-        write_checkpoint(context, key)
+        # A checkpoint takes a key: after an account's statement the old one stands, which says less and is true.
+        if isinstance(pen.acting.key, IdentityKey):
+            write_checkpoint(context, pen.acting.key)

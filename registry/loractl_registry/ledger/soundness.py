@@ -28,21 +28,33 @@ def require_sound(
     """
     if chain is None:
         return
-    objection, standing = objection_to(version, standings), standings.get(version.ref)
-    if objection is None and standing is not None:
-        objection = signature_objection(context, connection, chain, standing, version)
-    if objection is not None:
+    if (objection := unsound(context, connection, chain, standings, version)) is not None:
         raise DisagreementError(version.ref, objection)
+    standing = standings.get(version.ref)
     if standing is not None and (failed := failed_scan(chain, standing)) is not None:
         raise QuarantinedError(version.ref, failed.digest)
 
 
-def failed_scan(chain: Chain, standing: Standing) -> SignedEvidence | None:
-    """Return the scan that keeps a version in quarantine, None if none does.
+def unsound(
+    context: Context, connection: sqlite3.Connection, chain: Chain, standings: Standings, version: AdapterVersion
+) -> str | None:
+    """Return why the row of `version`, or a signature over its files, is not what was signed; None if all is."""
+    objection, standing = objection_to(version, standings), standings.get(version.ref)
+    if objection is None and standing is not None:
+        return signature_objection(context, connection, chain, standing, version)
+    return objection
 
-    A scan that failed counts whoever signed for it; one that passed lifts it only while its key is trusted.
+
+def failed_scan(chain: Chain, standing: Standing) -> SignedEvidence | None:
+    """Return the scan that keeps a version in quarantine, None if none does."""
+    newest = newest_scan(chain, standing)
+    return newest if newest is not None and newest.passed is False else None
+
+
+def newest_scan(chain: Chain, standing: Standing) -> SignedEvidence | None:
+    """Return the newest scan of a version that counts, None if there is none.
+
+    A scan that failed counts whoever signed for it; one that passed counts only while its key is trusted.
     """
-    for one in reversed(standing.evidence):
-        if one.type is EvidenceType.SCAN and (one.passed is False or is_trusted(chain, one)):
-            return one if one.passed is False else None
-    return None
+    scans = (one for one in reversed(standing.evidence) if one.type is EvidenceType.SCAN)
+    return next((one for one in scans if one.passed is False or is_trusted(chain, one)), None)

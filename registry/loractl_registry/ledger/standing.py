@@ -11,6 +11,7 @@ from loractl_registry.records import AdapterVersion, ServingTerms
 from loractl_registry.refs import VersionRef, parse_ref
 from loractl_registry.stages import Stage
 from loractl_registry.trust import (
+    AboutIdentity,
     AdditionStatement,
     ApprovalStatement,
     BaseStatement,
@@ -19,7 +20,7 @@ from loractl_registry.trust import (
     Entry,
     EvidenceStatement,
     EvidenceType,
-    IdentityStatement,
+    FileSigningStatement,
     PredicateType,
     PromotionStatement,
     RevocationStatement,
@@ -100,6 +101,7 @@ class Standing:
         terms: On what terms the statement that raised it last lets it be used.
         break_glass: The reason for which it is approved without review, None if it was reviewed.
         addition: None for a version from before additions were signed.
+        signatures: Digests of the signatures over its files that were made since.
         evidence: All that was ever kept, in order.
     """
 
@@ -114,7 +116,14 @@ class Standing:
     terms: ServingTerms = _NO_TERMS
     break_glass: str | None = None
     addition: SignedAddition | None = None
+    signatures: tuple[str, ...] = ()
     evidence: tuple[SignedEvidence, ...] = ()
+
+    @property
+    def file_signatures(self) -> tuple[str, ...]:
+        """Digests of the signatures over its files that somebody has signed for, in order."""
+        added = () if self.addition is None else self.addition.signatures
+        return tuple(dict.fromkeys((*added, *self.signatures)))
 
     @property
     def expires(self) -> datetime | None:
@@ -162,7 +171,7 @@ def _folded(entries: Iterable[Entry]) -> Standing | None:
     standing: Standing | None = None
     for entry in entries:
         statement = entry.statement
-        if isinstance(statement, IdentityStatement | BaseStatement):
+        if isinstance(statement, AboutIdentity | BaseStatement):
             continue
         if isinstance(statement, AdditionStatement):
             # An addition is the first that is said of a version: nobody takes over what another has added.
@@ -214,12 +223,12 @@ def _added(statement: AdditionStatement) -> Standing:
 def _after(before: Standing, entry: Entry) -> Standing | None:
     """Return where a version stands after a statement, None where that moves nothing."""
     statement = entry.statement
-    if isinstance(statement, IdentityStatement | BaseStatement | AdditionStatement):
+    if isinstance(statement, AboutIdentity | BaseStatement | AdditionStatement):
         return None
     if statement.content_digest != before.digest:
         return None
-    if isinstance(statement, EvidenceStatement):
-        return replace(before, evidence=(*before.evidence, _evidence(statement, entry.digest)))
+    if isinstance(statement, EvidenceStatement | FileSigningStatement):
+        return _noted(before, statement, entry.digest)
     signed = replace(before, sequence=statement.predicate.sequence, signer=statement.predicate.signer.identity)
     if isinstance(statement, RevocationStatement):
         return replace(signed, stage=Stage.REVOKED)
@@ -238,6 +247,12 @@ def _after(before: Standing, entry: Entry) -> Standing | None:
     said = statement.predicate
     terms = ServingTerms(said.tenants, said.data_classes, entry.digest)
     return _raised(replace(signed, base=base, terms=terms), statement)
+
+
+def _noted(before: Standing, statement: EvidenceStatement | FileSigningStatement, digest: str) -> Standing:
+    if isinstance(statement, FileSigningStatement):
+        return replace(before, signatures=(*before.signatures, statement.predicate.signature))
+    return replace(before, evidence=(*before.evidence, _evidence(statement, digest)))
 
 
 def _raised(signed: Standing, statement: PromotionStatement | BreakGlassStatement) -> Standing:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from loractl_registry._context import Context
 from loractl_registry.ledger.errors import AmbiguousIdentityError, NoSuchIdentityError
-from loractl_registry.ledger.identities import ALL_ROLES, KEYS, identity_name, private_keys
+from loractl_registry.ledger.identities import ALL_ROLES, KEYS, account_chosen, identity_name, private_keys
 from loractl_registry.ledger.judging import is_solo
 from loractl_registry.policies import Policy
 from loractl_registry.trust import Chain, Role, load_public_key, public_path_of
@@ -29,6 +29,8 @@ def viewer_of(context: Context, chain: Chain | None, policy: Policy, *, actor: s
     """
     if identity is not None:
         return _trusted(chain, identity)
+    if (account := account_chosen(context, chain)) is not None:
+        return Viewer(account.identity, account.roles)
     held = private_keys(context)
     chosen = context.signing.identity
     if chosen is not None and chosen not in held:

@@ -36,7 +36,7 @@ def judge_signatures(policy: Policy, path: KeyPath, rule: SignatureRule, request
         required=f"{_counted(rule.count, 'signature')} by {any_of(rule.by)}",
         seen=listed(seen),
         denial=_too_few(len(signers), rule.count),
-        way_out=f"have one of {any_of(rule.by)} sign the files of {request.ref}",
+        way_out=f"ask {any_of(rule.by)} to run: loractl sign {request.ref}",
     )
 
 

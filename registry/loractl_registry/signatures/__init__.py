@@ -10,13 +10,11 @@ from loractl_registry.signatures.bundle import Bundle, SignatureKind, SignedFile
 from loractl_registry.signatures.errors import (
     BundleError,
     FileSignatureError,
-    KeylessUnavailableError,
     SignedFilesError,
     SigningUnavailableError,
     UnknownFileSignerError,
     WrongSignatureKindError,
 )
-from loractl_registry.signatures.keyless import KeylessIdentity, sign_files_keyless, verify_shipped_keyless
 from loractl_registry.signatures.shipped import (
     SHIPPED_NAME,
     ShippedSignature,
@@ -34,8 +32,6 @@ __all__ = [
     "BundleError",
     "FileSignature",
     "FileSignatureError",
-    "KeylessIdentity",
-    "KeylessUnavailableError",
     "ShippedSignature",
     "SignatureKind",
     "SignedFiles",
@@ -48,12 +44,10 @@ __all__ = [
     "parse_bundle",
     "prepare_signing",
     "sign_files",
-    "sign_files_keyless",
     "sign_manifest",
     "verify_files",
     "verify_files_again",
     "verify_manifest",
     "verify_shipped",
     "verify_shipped_again",
-    "verify_shipped_keyless",
 ]

@@ -182,15 +182,3 @@ class KeylessInvalidError(FileSignatureError):
             hint="check the identity and its issuer, or fetch the signature again",
         )
         self.identity = identity
-
-
-class KeylessUnavailableError(RegistryError):
-    """Sigstore's services cannot be reached, or not as whoever asks."""
-
-    code = "signatures.keyless_unavailable"
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(
-            f"cannot use sigstore keyless: {problem}",
-            hint="it needs the network; without one, sign with a key: loractl identity create NAME",
-        )

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from loractl_registry.adapter_names import TAKEN
+from loractl_registry.adapter_names import SIGNATURE, TAKEN
 from loractl_registry.hashing import hash_file
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.records import Manifest
@@ -32,9 +32,10 @@ from loractl_registry.signatures.errors import (
     WrongSignatureKindError,
 )
 from loractl_registry.signatures.verifying import FileSignature, open_signed
+from loractl_registry.trust.keyless import Account
 from loractl_registry.trust.keys import PublicKey
 
-SHIPPED_NAME = "model.sig"
+SHIPPED_NAME = SIGNATURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,52 +76,53 @@ def find_shipped(folder: Path) -> ShippedSignature | None:
 
 
 def verify_shipped(
-    folder: Path, manifest: Manifest, shipped: ShippedSignature, keys: Iterable[PublicKey]
+    folder: Path, manifest: Manifest, shipped: ShippedSignature, signers: Iterable[PublicKey | Account]
 ) -> FileSignature:
-    """Return who of `keys` signed the adapter in `folder`, of which `manifest` holds what is taken.
+    """Return who of `signers` signed the adapter in `folder`, of which `manifest` holds what is taken.
 
     Every file of `manifest` is signed, with its digest. What else is in `folder` must be signed too, and is hashed
     here; signed files that no adapter needs may be missing, because a download leaves them out. Its name is free.
 
     Raises:
-        WrongSignatureKindError: It was made with a certificate.
-        UnknownFileSignerError, FileSignatureInvalidError: No key of `keys` made it.
+        WrongSignatureKindError: It was made with a certificate, and nobody here is an account.
+        UnknownFileSignerError, FileSignatureInvalidError, KeylessInvalidError: None of `signers` made it.
         SignedFilesError: It is over other files than those in `folder`; each is named.
         BundleError: It is over something else than files.
         RegistryError: The operating system refused.
     """
-    key, signed = open_signed(shipped.bundle, keys)
+    signer, signed = open_signed(shipped.bundle, signers)
     not_taken = require_folder_signed(folder, manifest, signed)
-    return FileSignature(SignatureKind.KEY, key.key_id, signed.name, shipped.bundle.digest, not_taken)
+    return FileSignature(shipped.kind, signer, signed.name, shipped.bundle.digest, not_taken)
 
 
 def examine_shipped(
-    folder: Path, manifest: Manifest, shipped: ShippedSignature, keys: Iterable[PublicKey]
+    folder: Path, manifest: Manifest, shipped: ShippedSignature, signers: Iterable[PublicKey | Account]
 ) -> FileSignature | None:
-    """Do what `verify_shipped` does, and return None where nobody of `keys` made it.
+    """Do what `verify_shipped` does, and return None where none of `signers` made it.
 
     Then nobody can say who did; and still the files must be those that it lists.
 
     Raises:
-        FileSignatureInvalidError, SignedFilesError, BundleError, RegistryError: As `verify_shipped` says.
+        FileSignatureInvalidError, KeylessInvalidError, SignedFilesError, BundleError, RegistryError: As
+            `verify_shipped` says.
     """
     try:
-        return verify_shipped(folder, manifest, shipped, keys)
+        return verify_shipped(folder, manifest, shipped, signers)
     except (UnknownFileSignerError, WrongSignatureKindError):
         require_folder_signed(folder, manifest, parse_signed(_unverified(shipped.bundle)))
         return None
 
 
-def verify_shipped_again(manifest: Manifest, bundle: bytes, keys: Iterable[PublicKey]) -> FileSignature:
+def verify_shipped_again(manifest: Manifest, bundle: bytes, signers: Iterable[PublicKey | Account]) -> FileSignature:
     """Do what `verify_shipped` does where the author's folder is gone: the stored files are those of `manifest`.
 
     Raises:
         RegistryError: As `verify_shipped` says.
     """
     opened = parse_bundle(bundle)
-    key, signed = open_signed(opened, keys)
+    signer, signed = open_signed(opened, signers)
     not_taken = require_taken_signed(manifest, signed)
-    return FileSignature(SignatureKind.KEY, key.key_id, signed.name, opened.digest, not_taken)
+    return FileSignature(opened.kind, signer, signed.name, opened.digest, not_taken)
 
 
 def require_folder_signed(folder: Path, manifest: Manifest, signed: SignedFiles) -> tuple[str, ...]:

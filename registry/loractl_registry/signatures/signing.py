@@ -1,4 +1,4 @@
-"""Signing the files of an adapter as OpenSSF model-signing does, with an identity's key."""
+"""Signing the files of an adapter as OpenSSF model-signing does, with an identity's key or as its account."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from loractl_registry.records import Manifest
 from loractl_registry.signatures.comparing import require_exact_folder
 from loractl_registry.signatures.presence import imports_named
+from loractl_registry.trust.keyless import AccountSigner
 from loractl_registry.trust.keys import Signing
 
 
@@ -21,7 +22,7 @@ def prepare_signing() -> None:
         importlib.import_module("loractl_registry.signatures._library")
 
 
-def sign_manifest(manifest: Manifest, key: Signing, *, name: str) -> bytes:
+def sign_manifest(manifest: Manifest, signer: Signing | AccountSigner, *, name: str) -> bytes:
     """Return the signature of the files of `manifest` in a folder called `name`, without reading them again.
 
     For who has just hashed them. It is the signature that `sign_files` makes of that folder.
@@ -29,10 +30,14 @@ def sign_manifest(manifest: Manifest, key: Signing, *, name: str) -> bytes:
     Raises:
         SigningLibraryError: model-signing refuses.
         SigningUnavailableError: It is not installed.
+        RegistryError: As `AccountSigner.bundle` says.
     """
     with imports_named():
         from loractl_registry.signatures import _library  # model-signing takes 0.4 s to import
-    return _library.sign_payload(_library.payload_from(manifest, name), key)
+    payload = _library.payload_from(manifest, name)
+    if isinstance(signer, AccountSigner):
+        return signer.bundle(_library.statement_of(payload))
+    return _library.sign_payload(payload, signer)
 
 
 def sign_files(folder: Path, manifest: Manifest, key: Signing) -> bytes:

@@ -30,9 +30,11 @@ from loractl_registry.signatures.errors import (
     UnknownFileSignerError,
     WrongSignatureKindError,
 )
+from loractl_registry.signatures.keyless import open_keyless
 from loractl_registry.signatures.presence import imports_named
 from loractl_registry.trust.envelope import verify_envelope
 from loractl_registry.trust.errors import EnvelopeError, SignatureInvalidError, short
+from loractl_registry.trust.keyless import Account
 from loractl_registry.trust.keys import PublicKey
 
 
@@ -41,7 +43,7 @@ class FileSignature:
     """A signature that holds for the files that it was compared with.
 
     Attributes:
-        signer: Id of the key, or the identity that sigstore vouches for.
+        signer: Id of the key, or of the account that signed without one.
         name: What the signer called the model. Signed, and yet free text: nothing binds it to a version.
         digest: ``sha256:hex`` of the signature file.
         not_taken: Files that are signed too and that an adapter does not need, so that they were not compared.
@@ -54,42 +56,46 @@ class FileSignature:
     not_taken: tuple[str, ...] = ()
 
 
-def verify_files(folder: Path, manifest: Manifest, bundle: bytes, keys: Iterable[PublicKey]) -> FileSignature:
-    """Return who of `keys` signed exactly the files of `manifest`, under the name that `folder` has.
+def verify_files(
+    folder: Path, manifest: Manifest, bundle: bytes, signers: Iterable[PublicKey | Account]
+) -> FileSignature:
+    """Return who of `signers` signed exactly the files of `manifest`, under the name that `folder` has.
 
     `folder` is looked at and not read; that its files have the digests of `manifest` is for the caller to know.
 
     Raises:
         BundleError: `bundle` is malformed, or over something else than files.
-        WrongSignatureKindError: It was made with a certificate.
-        UnknownFileSignerError, FileSignatureInvalidError: No key of `keys` made it.
+        WrongSignatureKindError: It was made with a certificate, and nobody here is an account.
+        UnknownFileSignerError, FileSignatureInvalidError, KeylessInvalidError: None of `signers` made it.
         SignedFilesError: It is over other files, or `folder` holds something else; each is named.
         RenamedFolderError: The files were signed under another name.
         RegistryError: The operating system refused.
     """
     opened = parse_bundle(bundle)
-    key, signed = open_signed(opened, keys)
+    signer, signed = open_signed(opened, signers)
     require_signed(signed, manifest)
     require_nothing_else(signed, manifest)
     require_exact_folder(folder, manifest)
     if signed.name != folder.name:
         raise RenamedFolderError(signed.name, folder.name)
-    return FileSignature(SignatureKind.KEY, key.key_id, signed.name, opened.digest)
+    return FileSignature(opened.kind, signer, signed.name, opened.digest)
 
 
-def verify_manifest(manifest: Manifest, bundle: bytes, keys: Iterable[PublicKey], *, name: str) -> FileSignature:
+def verify_manifest(
+    manifest: Manifest, bundle: bytes, signers: Iterable[PublicKey | Account], *, name: str
+) -> FileSignature:
     """Do what `verify_files` does for a folder called `name`, without a look at it: for who has checked its files.
 
     Raises:
         FileSignatureError: As `verify_files` says.
     """
     opened = parse_bundle(bundle)
-    key, signed = open_signed(opened, keys)
+    signer, signed = open_signed(opened, signers)
     require_signed(signed, manifest)
     require_nothing_else(signed, manifest)
     if signed.name != name:
         raise RenamedFolderError(signed.name, name)
-    return FileSignature(SignatureKind.KEY, key.key_id, signed.name, opened.digest)
+    return FileSignature(opened.kind, signer, signed.name, opened.digest)
 
 
 def verify_files_again(folder: Path, manifest: Manifest, bundle: bytes, keys: Iterable[PublicKey]) -> FileSignature:
@@ -112,19 +118,28 @@ def verify_files_again(folder: Path, manifest: Manifest, bundle: bytes, keys: It
     return found
 
 
-def open_signed(bundle: Bundle, keys: Iterable[PublicKey]) -> tuple[PublicKey, SignedFiles]:
-    """Return which of `keys` made `bundle`, and what it is over.
+def open_signed(bundle: Bundle, signers: Iterable[PublicKey | Account]) -> tuple[str, SignedFiles]:
+    """Return the id of the one of `signers` who made `bundle`, and what it is over.
 
     Raises:
-        WrongSignatureKindError: It was made with a certificate.
-        UnknownFileSignerError, FileSignatureInvalidError: None of them did.
+        WrongSignatureKindError: It was made with a certificate, and none of `signers` is an account.
+        UnknownFileSignerError, FileSignatureInvalidError, KeylessInvalidError: None of them did.
         BundleError: What it is over is malformed.
     """
-    if bundle.kind is not SignatureKind.KEY:
-        raise WrongSignatureKindError(
-            f"a certificate ({bundle.kind})",
-            "verify it as sigstore keyless, with the identity that signed, or have the files signed with a key",
-        )
+    known = tuple(signers)
+    if bundle.kind is SignatureKind.KEY:
+        key, signed = _open_keyed(bundle, (one for one in known if isinstance(one, PublicKey)))
+        return key.key_id, signed
+    accounts = tuple(one for one in known if isinstance(one, Account))
+    if bundle.kind is SignatureKind.KEYLESS and accounts:
+        return open_keyless(bundle, accounts)
+    raise WrongSignatureKindError(
+        f"a certificate ({bundle.kind})",
+        "an operator may trust the account that signed: loractl identity trust NAME --account SUBJECT --issuer URL",
+    )
+
+
+def _open_keyed(bundle: Bundle, keys: Iterable[PublicKey]) -> tuple[PublicKey, SignedFiles]:
     # The hint only says which key to try. Signers before model-signing 1.1 name none.
     tried = [key for key in {each.key_id: each for each in keys}.values() if bundle.hint in (None, hint_of(key))]
     if not tried:

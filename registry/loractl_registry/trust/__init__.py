@@ -16,6 +16,9 @@ from loractl_registry.trust.checkpoint import (
 from loractl_registry.trust.envelope import VerifiedPayload, sign_envelope, verify_envelope
 from loractl_registry.trust.errors import MissingCheckpointError, RollbackError, TrustError
 from loractl_registry.trust.fields import ANY_TENANT, Signer, to_the_second
+from loractl_registry.trust.identity_predicates import AccountTrust, IdentityChange, IdentityVerb, home_id
+from loractl_registry.trust.keyless import TOKEN_VARIABLE, Account, AccountSigner, load_root, parse_account, public_root
+from loractl_registry.trust.keyless_errors import KeylessSignatureError, KeylessUnavailableError
 from loractl_registry.trust.keys import (
     IdentityKey,
     Passphrase,
@@ -38,22 +41,23 @@ from loractl_registry.trust.predicates import (
     BaseRef,
     BreakGlass,
     EvidenceType,
+    FileSigning,
     Granting,
-    IdentityChange,
-    IdentityVerb,
     Promotion,
     Revocation,
     StepDown,
     Testimony,
-    home_id,
 )
 from loractl_registry.trust.roles import MAY_SIGN, Act, Role
 from loractl_registry.trust.statements import (
+    AboutIdentity,
+    AccountStatement,
     AdditionStatement,
     ApprovalStatement,
     BaseStatement,
     BreakGlassStatement,
     EvidenceStatement,
+    FileSigningStatement,
     IdentityStatement,
     PredicateType,
     PromotionStatement,
@@ -64,6 +68,7 @@ from loractl_registry.trust.statements import (
     identity_subject,
     parse_statement,
     sign_statement,
+    signer_id,
     subject_of,
 )
 from loractl_registry.trust.transcript import Transcript
@@ -80,6 +85,12 @@ from loractl_registry.trust.witnesses import FileWitness, GitWitness, Witness, c
 __all__ = [
     "ANY_TENANT",
     "MAY_SIGN",
+    "TOKEN_VARIABLE",
+    "AboutIdentity",
+    "Account",
+    "AccountSigner",
+    "AccountStatement",
+    "AccountTrust",
     "Act",
     "Addition",
     "AdditionStatement",
@@ -96,6 +107,8 @@ __all__ = [
     "Entry",
     "EvidenceStatement",
     "EvidenceType",
+    "FileSigning",
+    "FileSigningStatement",
     "FileWitness",
     "GitWitness",
     "Grant",
@@ -104,6 +117,8 @@ __all__ = [
     "IdentityKey",
     "IdentityStatement",
     "IdentityVerb",
+    "KeylessSignatureError",
+    "KeylessUnavailableError",
     "MissingCheckpointError",
     "Passphrase",
     "PredicateType",
@@ -135,17 +150,21 @@ __all__ = [
     "identity_subject",
     "load_key",
     "load_public_key",
+    "load_root",
+    "parse_account",
     "parse_key",
     "parse_public_key",
     "parse_statement",
     "passphrase_from",
     "public_path_of",
+    "public_root",
     "reopen_chain",
     "require_unexpired",
     "save_key",
     "sign_checkpoint",
     "sign_envelope",
     "sign_statement",
+    "signer_id",
     "subject_of",
     "to_the_second",
     "verify_chain",

@@ -12,6 +12,7 @@ from loractl_registry.trust.envelope import unverified_payload
 from loractl_registry.trust.errors import ChainError, ForeignHomeError, TrustError
 from loractl_registry.trust.statements import (
     PAYLOAD_TYPE,
+    AccountStatement,
     IdentityStatement,
     PredicateType,
     Statement,
@@ -19,7 +20,7 @@ from loractl_registry.trust.statements import (
     parse_statement,
 )
 from loractl_registry.trust.transcript import KeptRow, Transcript
-from loractl_registry.trust.trust_store import TrustStore
+from loractl_registry.trust.trust_store import Grant, TrustStore
 from loractl_registry.trust.verifying import (
     MAX_CLOCK_SKEW,
     require_past,
@@ -102,6 +103,11 @@ class Chain:
         """Digest of every statement, in order."""
         return tuple(each.digest for each in self.statements)
 
+    def granted(self, statement: Statement) -> Grant:
+        """Return what the signer of a statement of this chain might do when it was signed."""
+        signer = statement.predicate.signer
+        return self.trust.grant_at(describe(statement), signer.identity, signer.key_id, statement.predicate.sequence)
+
     @cached_property
     def by_subject(self) -> Mapping[str, Sequence[Entry]]:
         """The statements about each version, base and identity, in order."""
@@ -146,7 +152,7 @@ def verify_chain(
             else:
                 verified = verify_recorded(envelope, trust, now)
                 _require_link(verified.statement, statements[-1])
-                if isinstance(verified.statement, IdentityStatement):
+                if isinstance(verified.statement, AccountStatement | IdentityStatement):
                     trust = trust.after(verified.statement)
         except TrustError as error:
             error.place = place
@@ -180,10 +186,12 @@ def reopen_chain(rows: Sequence[KeptRow], transcript: Transcript, *, latest: dat
     require_past("the newest of the statements", latest, now)
     entries = tuple(ReopenedStatement(row) for row in rows)
     trust: TrustStore | None = None
-    identity = PredicateType.IDENTITY.word
-    for entry in entries:
-        if entry.kind == identity and isinstance(entry.statement, IdentityStatement):
-            trust = TrustStore.begin(entry.statement) if trust is None else trust.after(entry.statement)
+    identities = {PredicateType.IDENTITY.word, PredicateType.ACCOUNT.word}
+    for entry in (entry for entry in entries if entry.kind in identities):
+        if trust is not None and isinstance(entry.statement, AccountStatement | IdentityStatement):
+            trust = trust.after(entry.statement)
+        elif isinstance(entry.statement, IdentityStatement):
+            trust = TrustStore.begin(entry.statement)
     if trust is None:
         raise ChainError("the chain does not begin with an identity")
     return Chain(trust, entries, latest, transcript, len(entries))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from loractl_registry.file_errors import shown
 from loractl_registry.strict_json import StrictJsonError, as_list, as_object, parse_object
 from loractl_registry.trust.errors import EnvelopeError, SignatureInvalidError, UnknownSignerError
+from loractl_registry.trust.keyless import bundled_envelope, is_bundle
 from loractl_registry.trust.keys import PublicKey, Signing
 
 MAX_ENVELOPE_BYTES = 256 * 2**10
@@ -77,11 +78,13 @@ def verify_envelope(data: bytes, payload_type: str, keys: Iterable[PublicKey]) -
 
 
 def unverified_payload(data: bytes, payload_type: str) -> bytes:
-    """Return what is in the envelope without looking at a signature, to learn whose to ask for.
+    """Return what is in the envelope, or in that of a bundle, without a look at a signature: to learn whose to ask for.
 
     Raises:
         EnvelopeError: It is malformed, or of another payload type.
     """
+    if is_bundle(data):
+        return _payload(bundled_envelope(data), payload_type)
     return _parse(data, payload_type).payload
 
 
@@ -99,10 +102,14 @@ def _parse(data: bytes, payload_type: str) -> _Envelope:
         held = parse_object(data)
     except StrictJsonError as error:
         raise EnvelopeError(str(error)) from error
+    return _Envelope(_payload(held, payload_type), _signatures(held))
+
+
+def _payload(held: dict[str, object], payload_type: str) -> bytes:
     found = _text(held, "payloadType")
     if found != payload_type:
         raise EnvelopeError(f"its payload type is {shown(found)}, not {payload_type}")
-    return _Envelope(_decode(held, "payload"), _signatures(held))
+    return _decode(held, "payload")
 
 
 def _signatures(held: dict[str, object]) -> dict[str, bytes]:

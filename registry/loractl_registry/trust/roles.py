@@ -20,6 +20,7 @@ class Act(StrEnum):
 
     ADD = "addition"
     ADD_EVIDENCE = "evidence"
+    SIGN_FILES = "signature of files"
     TO_CANDIDATE = "promotion to candidate"
     TO_APPROVED = "promotion to approved"
     TO_LIVE = "promotion to live"
@@ -42,6 +43,7 @@ _WHO_WORKS = frozenset({Role.CONTRIBUTOR, Role.REVIEWER, Role.OPERATOR})
 MAY_SIGN: Mapping[Act, frozenset[Role]] = {
     Act.ADD: _WHO_WORKS,
     Act.ADD_EVIDENCE: _WHO_WORKS,
+    Act.SIGN_FILES: _WHO_WORKS,
     Act.TO_CANDIDATE: _WHO_WORKS,
     # Operators run the service and do not judge adapters; where they must, break-glass says so loudly.
     Act.TO_APPROVED: frozenset({Role.REVIEWER}),
@@ -52,7 +54,8 @@ MAY_SIGN: Mapping[Act, frozenset[Role]] = {
     Act.RETIRE: frozenset({Role.REVIEWER, Role.OPERATOR}),
     Act.REVOKE: frozenset({Role.REVIEWER, Role.OPERATOR}),
     Act.BREAK_GLASS: frozenset({Role.OPERATOR}),
-    Act.ADMIT_BASE: frozenset({Role.OPERATOR}),
+    # Who of them may is for the policy, which every reader asks where no operator has signed.
+    Act.ADMIT_BASE: _WHO_WORKS,
     Act.WITHDRAW_BASE: frozenset({Role.OPERATOR}),
     Act.CHANGE_IDENTITIES: frozenset({Role.OPERATOR}),
     # Whoever moves the head writes it down outside; an auditor does nothing else.

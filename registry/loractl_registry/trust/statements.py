@@ -17,18 +17,19 @@ from loractl_registry.strict_json import StrictJsonError, parse_object
 from loractl_registry.trust.envelope import sign_envelope
 from loractl_registry.trust.errors import PredicateTypeError, StatementError, WrongSignerError, short
 from loractl_registry.trust.fields import Hexadecimal, Name, Strict, VersionName, canonical_bytes, is_canonical
+from loractl_registry.trust.identity_predicates import AccountTrust, IdentityChange, require_key
+from loractl_registry.trust.keyless import Account, AccountSigner
 from loractl_registry.trust.keys import Signing
 from loractl_registry.trust.predicates import (
     Addition,
     Approval,
     BaseAdmission,
     BreakGlass,
-    IdentityChange,
+    FileSigning,
     Promotion,
     Revocation,
     StepDown,
     Testimony,
-    require_key,
 )
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -39,6 +40,7 @@ class PredicateType(StrEnum):
     """What kind of predicate a statement has."""
 
     ADDITION = "https://loractl.dev/attestation/addition/v1"
+    FILE_SIGNATURE = "https://loractl.dev/attestation/file-signature/v1"
     EVIDENCE = "https://loractl.dev/attestation/evidence/v1"
     PROMOTION = "https://loractl.dev/attestation/promotion/v1"
     APPROVAL = "https://loractl.dev/attestation/approval/v1"
@@ -46,6 +48,7 @@ class PredicateType(StrEnum):
     STEP_DOWN = "https://loractl.dev/attestation/step-down/v1"
     REVOCATION = "https://loractl.dev/attestation/revocation/v1"
     BASE = "https://loractl.dev/attestation/base/v1"
+    ACCOUNT = "https://loractl.dev/attestation/account/v1"
     IDENTITY = "https://loractl.dev/attestation/identity/v1"
 
     @property
@@ -105,6 +108,15 @@ class AdditionStatement(_VersionStatement):
 
     predicate_type: Literal[PredicateType.ADDITION] = Field(default=PredicateType.ADDITION, alias="predicateType")
     predicate: Addition
+
+
+class FileSigningStatement(_VersionStatement):
+    """The files of a version were signed once more."""
+
+    predicate_type: Literal[PredicateType.FILE_SIGNATURE] = Field(
+        default=PredicateType.FILE_SIGNATURE, alias="predicateType"
+    )
+    predicate: FileSigning
 
 
 class EvidenceStatement(_VersionStatement):
@@ -167,12 +179,10 @@ class BaseStatement(_Statement):
         return f"sha256:{self.subject[0].digest.sha256}"
 
 
-class IdentityStatement(_Statement):
-    """The key of an identity was created, trusted or revoked."""
+class AboutIdentity(_Statement):
+    """Something changed about who may sign."""
 
-    predicate_type: Literal[PredicateType.IDENTITY] = Field(default=PredicateType.IDENTITY, alias="predicateType")
     subject: tuple[IdentitySubject]
-    predicate: IdentityChange
 
     @property
     def identity(self) -> str:
@@ -181,8 +191,33 @@ class IdentityStatement(_Statement):
 
     @property
     def key_id(self) -> str:
-        """The key that it is about."""
+        """The key, or the account, that it is about."""
         return self.subject[0].digest.sha256
+
+
+class AccountStatement(AboutIdentity):
+    """An account that signs without a key was trusted."""
+
+    predicate_type: Literal[PredicateType.ACCOUNT] = Field(default=PredicateType.ACCOUNT, alias="predicateType")
+    predicate: AccountTrust
+
+    @property
+    def account(self) -> Account:
+        """The account that it is about."""
+        return Account(self.predicate.account, self.predicate.issuer, self.predicate.trusted_root)
+
+    @model_validator(mode="after")
+    def _is_about_that_account(self) -> Self:
+        if self.account.key_id != self.key_id:
+            raise ValueError("account and issuer must be those of the subject's digest")
+        return self
+
+
+class IdentityStatement(AboutIdentity):
+    """The key of an identity was created, trusted or revoked."""
+
+    predicate_type: Literal[PredicateType.IDENTITY] = Field(default=PredicateType.IDENTITY, alias="predicateType")
+    predicate: IdentityChange
 
     @model_validator(mode="after")
     def _is_about_that_key(self) -> Self:
@@ -196,6 +231,7 @@ class IdentityStatement(_Statement):
 
 Statement = (
     AdditionStatement
+    | FileSigningStatement
     | EvidenceStatement
     | PromotionStatement
     | ApprovalStatement
@@ -203,6 +239,7 @@ Statement = (
     | StepDownStatement
     | RevocationStatement
     | BaseStatement
+    | AccountStatement
     | IdentityStatement
 )
 
@@ -227,7 +264,7 @@ def identity_subject(name: str, key_id: str) -> tuple[IdentitySubject]:
 def describe(statement: Statement) -> str:
     """Name `statement` as messages do: what, of whom, and where in the chain."""
     predicate = statement.predicate
-    if isinstance(statement, IdentityStatement):
+    if isinstance(statement, AccountStatement | IdentityStatement):
         what = f"{statement.predicate.verb} of identity {statement.identity} ({short(statement.key_id)})"
     else:
         what = f"{statement.predicate.act} of {statement.subject[0].name}"
@@ -239,16 +276,25 @@ def digest_of(payload: bytes) -> str:
     return f"sha256:{hashlib.sha256(payload).hexdigest()}"
 
 
-def sign_statement(statement: Statement, signer: Signing) -> bytes:
-    """Return the signed envelope of `statement`.
+def sign_statement(statement: Statement, signer: Signing | AccountSigner) -> bytes:
+    """Return the signed envelope of `statement`; by an account, the bundle that holds it.
 
     Raises:
-        WrongSignerError: It names another key than that of `signer`.
+        WrongSignerError: It names another key or account than that of `signer`.
+        RegistryError: As `AccountSigner.bundle` says.
     """
     named = statement.predicate.signer
-    if named.key_id != signer.public.key_id:
+    if named.key_id != signer_id(signer):
         raise WrongSignerError(describe(statement), named.identity, named.key_id)
-    return sign_envelope(canonical_bytes(statement), PAYLOAD_TYPE, signer)
+    payload = canonical_bytes(statement)
+    if isinstance(signer, AccountSigner):
+        return signer.bundle(payload)
+    return sign_envelope(payload, PAYLOAD_TYPE, signer)
+
+
+def signer_id(signer: Signing | AccountSigner) -> str:
+    """Return the id that statements name `signer` by."""
+    return signer.account.key_id if isinstance(signer, AccountSigner) else signer.public.key_id
 
 
 def parse_statement(payload: bytes) -> Statement:

@@ -13,15 +13,16 @@ from loractl_registry.trust.errors import (
     LastOperatorError,
     short,
 )
+from loractl_registry.trust.identity_predicates import IdentityVerb
+from loractl_registry.trust.keyless import Account
 from loractl_registry.trust.keys import PublicKey
-from loractl_registry.trust.predicates import IdentityVerb
 from loractl_registry.trust.roles import Role
-from loractl_registry.trust.statements import IdentityStatement
+from loractl_registry.trust.statements import AccountStatement, IdentityStatement
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """Roles that one key of one identity has in a stretch of the chain.
+    """Roles that one key, or one account, of one identity has in a stretch of the chain.
 
     Attributes:
         since: First sequence that it may sign.
@@ -30,7 +31,7 @@ class Grant:
     """
 
     identity: str
-    key: PublicKey
+    key: PublicKey | Account
     roles: frozenset[Role]
     since: int
     until: int | None = None
@@ -62,14 +63,20 @@ class TrustStore:
         return cls(root.predicate.home, (_grant_of(root, since=root.predicate.sequence),))
 
     @property
-    def root(self) -> PublicKey:
+    def root(self) -> PublicKey | Account:
         """The key of the first identity."""
         return self.grants[0].key
 
     @property
     def keys(self) -> tuple[PublicKey, ...]:
         """Every key that was ever trusted, each once; revoked ones too, so that errors can say so."""
-        return tuple({grant.key.key_id: grant.key for grant in self.grants}.values())
+        held = (grant.key for grant in self.grants if isinstance(grant.key, PublicKey))
+        return tuple({key.key_id: key for key in held}.values())
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """Every account that was ever trusted, once for each root of trust that was pinned for it."""
+        return tuple(dict.fromkeys(grant.key for grant in self.grants if isinstance(grant.key, Account)))
 
     @property
     def identities(self) -> Mapping[str, tuple[Grant, ...]]:
@@ -108,7 +115,7 @@ class TrustStore:
         ended = [grant.until for grant in grants if grant.until is not None and grant.until <= sequence]
         raise KeyRevokedError(what, identity, key_id, sequence, max(ended))
 
-    def after(self, statement: IdentityStatement) -> TrustStore:
+    def after(self, statement: AccountStatement | IdentityStatement) -> TrustStore:
         """Return the store after a change that was verified against this one, which says that an operator signed it.
 
         Nobody changes the key that they sign with, so there is always an operator: to change one's own key, trust a new
@@ -127,11 +134,12 @@ class TrustStore:
         if held is None:
             return replace(self, grants=(*self.grants, _grant_of(statement, since=change.sequence + 1)))
         self._require_not_own(statement)
-        if held.roles == frozenset(change.roles):
+        successor = _grant_of(statement, since=change.sequence + 1)
+        if (held.roles, held.key) == (successor.roles, successor.key):
             raise IdentityError(f"{held.identity} has these roles already", hint="there is nothing to do")
-        return self._ended(held, change.sequence, _grant_of(statement, since=change.sequence + 1))
+        return self._ended(held, change.sequence, successor)
 
-    def _revoke(self, statement: IdentityStatement, held: Grant | None) -> TrustStore:
+    def _revoke(self, statement: AccountStatement | IdentityStatement, held: Grant | None) -> TrustStore:
         if held is None or held.identity != statement.identity:
             raise IdentityError(
                 f"{statement.identity} has no trusted key {short(statement.key_id)}",
@@ -140,7 +148,7 @@ class TrustStore:
         self._require_not_own(statement)
         return self._ended(held, statement.predicate.sequence, None)
 
-    def _require_free(self, statement: IdentityStatement, held: Grant | None) -> None:
+    def _require_free(self, statement: AccountStatement | IdentityStatement, held: Grant | None) -> None:
         """A key belongs to one identity, and once revoked, to none."""
         known = [grant for grant in self.grants if grant.key.key_id == statement.key_id]
         if known and held is None:
@@ -153,7 +161,7 @@ class TrustStore:
                 hint="let each identity have a key of its own",
             )
 
-    def _require_not_own(self, statement: IdentityStatement) -> None:
+    def _require_not_own(self, statement: AccountStatement | IdentityStatement) -> None:
         if statement.key_id != statement.predicate.signer.key_id:
             return
         operators = [grant for grant in self.grants if grant.until is None and Role.OPERATOR in grant.roles]
@@ -170,6 +178,10 @@ class TrustStore:
         return replace(self, grants=grants if successor is None else (*grants, successor))
 
 
-def _grant_of(statement: IdentityStatement, *, since: int) -> Grant:
-    key = PublicKey(statement.key_id, statement.predicate.public_key or "")
+def _grant_of(statement: AccountStatement | IdentityStatement, *, since: int) -> Grant:
+    key: PublicKey | Account
+    if isinstance(statement, AccountStatement):
+        key = statement.account
+    else:
+        key = PublicKey(statement.key_id, statement.predicate.public_key or "")
     return Grant(statement.identity, key, frozenset(statement.predicate.roles), since)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from loractl_registry.trust.envelope import unverified_payload, verify_envelope
+from loractl_registry.trust.envelope import VerifiedPayload, unverified_payload, verify_envelope
 from loractl_registry.trust.errors import (
+    EnvelopeError,
     ExpiredError,
     ForeignHomeError,
     FromTheFutureError,
@@ -15,7 +16,9 @@ from loractl_registry.trust.errors import (
     WrongSignerError,
 )
 from loractl_registry.trust.fields import Signer
-from loractl_registry.trust.predicates import Granting, IdentityVerb
+from loractl_registry.trust.identity_predicates import IdentityVerb
+from loractl_registry.trust.keyless import Account, is_bundle, verify_bundle
+from loractl_registry.trust.predicates import Granting
 from loractl_registry.trust.roles import MAY_SIGN, Act
 from loractl_registry.trust.statements import (
     PAYLOAD_TYPE,
@@ -75,12 +78,13 @@ def verify_recorded(envelope: bytes, trust: TrustStore, now: datetime) -> Verifi
 
     Raises:
         EnvelopeError, SignatureInvalidError, UnknownSignerError: The envelope is not what a trusted key signed.
+        KeylessSignatureError: It is a bundle, and not what the account that it names has signed.
         StatementError, PredicateTypeError, ForeignHomeError: What it holds is not ours, or not for this home.
         WrongSignerError, KeyOwnerError, RoleError: Its signer may not say it.
         KeyNotYetTrustedError, KeyRevokedError: Its signer's key may sign nothing at that sequence.
         FromTheFutureError: It is dated more than 5 minutes after `now`.
     """
-    opened = verify_envelope(envelope, PAYLOAD_TYPE, trust.keys)
+    opened = _opened(envelope, trust)
     statement = parse_statement(opened.payload)
     predicate, what = statement.predicate, describe(statement)
     if predicate.home != trust.home:
@@ -90,6 +94,22 @@ def verify_recorded(envelope: bytes, trust: TrustStore, now: datetime) -> Verifi
     require_role(what, grant, predicate.act)
     require_past(what, predicate.at, now)
     return VerifiedStatement(statement, digest_of(opened.payload), grant, opened.key_ids)
+
+
+def _opened(envelope: bytes, trust: TrustStore) -> VerifiedPayload:
+    """Return what is in the envelope, signed by a known key, or in the bundle, signed by the account that it names."""
+    if not is_bundle(envelope):
+        return verify_envelope(envelope, PAYLOAD_TYPE, trust.keys)
+    payload = unverified_payload(envelope, PAYLOAD_TYPE)
+    claimed = parse_statement(payload)
+    signer, sequence = claimed.predicate.signer, claimed.predicate.sequence
+    grant = trust.grant_at(describe(claimed), signer.identity, signer.key_id, sequence)
+    if not isinstance(grant.key, Account):
+        raise WrongSignerError(describe(claimed), signer.identity, signer.key_id)
+    # Under the root that was pinned when it was signed: a newer one need not know the logs of then.
+    if verify_bundle(envelope, grant.key) != (PAYLOAD_TYPE, payload):
+        raise EnvelopeError("two readers find two statements in it")
+    return VerifiedPayload(payload, (grant.key.key_id,))
 
 
 def verify_root(envelope: bytes, now: datetime) -> tuple[VerifiedStatement, TrustStore]:

@@ -75,6 +75,13 @@ def test_adapter_arrives_as_the_same_bytes_and_nothing_else(published, adapter, 
     assert progress.count == progress.total > 0
 
 
+def test_signature_of_the_files_is_fetched_with_them(published, adapter, scratch):
+    published.files = {**published.files, "model.sig": b"{}"}
+
+    with fetched_adapter(SOURCE, scratch) as fetched:
+        assert (fetched.folder / "model.sig").read_bytes() == b"{}"
+
+
 def test_adapter_is_removed_from_scratch_at_the_end(published, scratch):
     with pytest.raises(RuntimeError), fetched_adapter(SOURCE, scratch):
         raise RuntimeError

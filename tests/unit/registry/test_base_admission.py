@@ -42,7 +42,7 @@ def live(registry, add):
 def statements_about_bases(registry):
     context = registry._context
     with context.database.reading() as connection:
-        return admissions_of(verified_chain(context, connection))
+        return admissions_of(context, verified_chain(context, connection))
 
 
 def columns(home):
@@ -162,20 +162,46 @@ def test_policy_judges_what_is_admitted(registry, home, tmp_path, folder, licenc
     assert registry.bases() == ()
 
 
-def test_only_an_operator_admits_and_withdraws(registry, home, clock, tmp_path):
+def test_only_whom_the_policy_names_admits_and_only_an_operator_withdraws(registry, home, clock, tmp_path):
     registry.identities.create("ada", actor="ada")
     registry.identities.create("rita", actor="ada")
     with Registry.open(home, clock=clock, identity="ada") as first:
         first.identities.trust("rita", home / "keys/rita.pem.pub", ["reviewer", "contributor"], actor="ada")
         first.add_base("tiny", str(write_base(tmp_path / "base")), actor="ada")
+    (home / "policy.toml").write_text('base.by = ["role:operator"]')
 
     with Registry.open(home, clock=clock, identity="rita") as reviewer:
-        with pytest.raises(RoleError, match="admission of a base"):
+        with pytest.raises(BaseDeniedError, match="it does not name rita"):
             reviewer.add_base("other", str(tmp_path / "base"), actor="rita")
         with pytest.raises(RoleError, match="withdrawal of a base"):
             reviewer.remove_base("tiny", actor="rita")
 
     assert [base.name for base in registry.bases()] == ["tiny"]
+
+
+@pytest.mark.parametrize("by", ["rita", "role:reviewer", "anyone"])
+def test_policy_lets_others_than_operators_admit_and_no_longer_does(registry, home, clock, tmp_path, by):
+    registry.identities.create("ada", actor="ada")
+    registry.identities.create("rita", actor="ada")
+    with Registry.open(home, clock=clock, identity="ada") as first:
+        first.identities.trust("rita", home / "keys/rita.pem.pub", ["reviewer"], actor="ada")
+    (home / "policy.toml").write_text(f'base.by = ["{by}"]')
+
+    with Registry.open(home, clock=clock, identity="rita") as reviewer:
+        admitted = reviewer.add_base("tiny", str(write_base(tmp_path / "base")), actor="rita").base
+
+    with Registry.open(home, clock=clock, identity="ada") as operator:
+        assert operator.snapshot("tiny").distrust is None
+        assert operator.identities.verify().problems == ()
+        for stricter in ('base.by = ["role:operator"]', "[adapter.candidate]\nby = ['anyone']", "no policy at all"):
+            (home / "policy.toml").write_text(stricter)
+            assert operator.identities.admission(admitted).objection == "no signed statement admits it"
+            assert "no signed statement admits it" in operator.snapshot("tiny").distrust
+        (home / "policy.toml").write_text('base.by = ["role:operator"]')
+        operator.add_base("tiny", str(tmp_path / "base"), actor="ada")
+        assert operator.snapshot("tiny").distrust is None
+        (home / "policy.toml").write_text('base.by = ["rita"]')
+        assert operator.snapshot("tiny").distrust is None
 
 
 def test_nothing_is_hashed_for_who_cannot_sign(registry, home, tmp_path):

@@ -4,30 +4,49 @@ import json
 import socket
 import subprocess
 import sys
-from base64 import b64encode
-from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from sigstore.errors import VerificationError
+from support.local_sigstore import LocalSigstore, token_of
 
 from loractl_registry import signatures
 from loractl_registry.signatures import (
     BundleError,
-    KeylessIdentity,
-    KeylessUnavailableError,
+    SignatureKind,
     SigningUnavailableError,
-    _sigstore,
+    UnknownFileSignerError,
+    WrongSignatureKindError,
+    examine_shipped,
     find_shipped,
     sign_files,
-    sign_files_keyless,
-    verify_shipped_keyless,
+    sign_manifest,
+    verify_manifest,
+    verify_shipped,
+    verify_shipped_again,
 )
-from loractl_registry.signatures.errors import KeylessInvalidError, SignedDigestError, WrongSignatureKindError
+from loractl_registry.signatures.errors import KeylessInvalidError, SignedDigestError
+from loractl_registry.trust import Account, AccountSigner, KeylessUnavailableError, _sigstore
 
-WHO = KeylessIdentity("ada@example.org", "https://accounts.example.org")
+ADA, ISSUER = "ada@example.org", "https://accounts.example.org"
+
+
+@pytest.fixture(scope="module")
+def local():
+    return LocalSigstore()
+
+
+@pytest.fixture(scope="module")
+def account(local):
+    return Account(ADA, ISSUER, local.trusted_root)
+
+
+@pytest.fixture
+def keyless(local, bundle, bundles):
+    """Return the signature of the adapter's files as ada would make it without a key."""
+
+    def sign(subject=ADA, issuer=ISSUER, by=local, **more):
+        return by.bundle(json.dumps(bundles.payload(bundle)).encode(), subject, issuer, **more)
+
+    return sign
 
 
 def test_every_exported_name_is_there():
@@ -71,94 +90,87 @@ def offline(monkeypatch, tmp_path):
         monkeypatch.delenv(variable, raising=False)
 
 
-def test_signing_keyless_without_a_network_is_refused(adapter, offline):
+def test_signing_keyless_without_a_network_is_refused(adapter, account, offline):
+    signer = AccountSigner(account, lambda: token_of(ADA, ISSUER))
+
     with pytest.raises(KeylessUnavailableError, match="cannot use sigstore keyless") as caught:
-        sign_files_keyless(adapter.folder, adapter.manifest, token="no token")
+        sign_manifest(adapter.manifest, signer, name="support-bot")
 
     assert "without one, sign with a key" in caught.value.hint
 
 
-def keyless_bundle(bundle, bundles):
-    """A bundle that sigstore can parse; its certificate is a stranger's."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "nobody")])
-    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    start = datetime(2026, 1, 1, tzinfo=UTC)
-    builder = builder.not_valid_before(start).not_valid_after(start + timedelta(minutes=10))
-    certificate = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.DER)
-    entry = {
-        "logIndex": "1",
-        "logId": {"keyId": b64encode(b"k" * 32).decode()},
-        "kindVersion": {"kind": "dsse", "version": "0.0.1"},
-        "integratedTime": "1767225600",
-        "inclusionPromise": {"signedEntryTimestamp": b64encode(b"s").decode()},
-        "inclusionProof": {
-            "logIndex": "1",
-            "rootHash": b64encode(b"r" * 32).decode(),
-            "treeSize": "2",
-            "hashes": [],
-            "checkpoint": {"envelope": "x"},
-        },
-        "canonicalizedBody": b64encode(b"{}").decode(),
-    }
-    material = {"certificate": {"rawBytes": b64encode(certificate).decode()}, "tlogEntries": [entry]}
-    return bundles.changed(bundle, verificationMaterial=material)
+def test_files_signed_by_an_account_verify_without_a_network(adapter, account, local, offline, monkeypatch):
+    monkeypatch.setattr(_sigstore, "services", local.services)
+    signer = AccountSigner(account, lambda: token_of(ADA, ISSUER))
+
+    found = verify_manifest(
+        adapter.manifest, sign_manifest(adapter.manifest, signer, name="support-bot"), [account], name="support-bot"
+    )
+
+    assert (found.kind, found.signer) == (SignatureKind.KEYLESS, account.key_id)
 
 
-def test_verifying_keyless_without_a_network_is_refused(adapter, bundle, bundles, offline):
-    adapter.path("model.sig").write_bytes(keyless_bundle(bundle, bundles))
-    shipped = find_shipped(adapter.folder)
-
-    assert shipped.kind is signatures.SignatureKind.KEYLESS
-    with pytest.raises(KeylessUnavailableError):
-        verify_shipped_keyless(adapter.folder, adapter.manifest, shipped, WHO)
+def shipped_in(adapter, bundle):
+    adapter.path("model.sig").write_bytes(bundle)
+    return find_shipped(adapter.folder)
 
 
-def test_a_keyless_bundle_that_sigstore_cannot_read_is_refused(adapter, bundle, bundles, offline):
-    adapter.path("model.sig").write_bytes(bundles.changed(bundle, verificationMaterial={"certificate": {}}))
+def test_a_shipped_keyless_signature_verifies_without_a_network(adapter, account, keyless, offline):
+    shipped = shipped_in(adapter, keyless())
+
+    found = verify_shipped(adapter.folder, adapter.manifest, shipped, [account])
+
+    assert (found.kind, found.signer) == (SignatureKind.KEYLESS, account.key_id)
+    assert verify_shipped_again(adapter.manifest, shipped.bundle.data, [account]) == found
+
+
+def test_files_signed_keyless_are_compared_like_any_others(adapter, account, keyless):
+    shipped = shipped_in(adapter, keyless())
+    adapter.path("adapter_config.json").write_text("changed")
+
+    with pytest.raises(SignedDigestError):
+        verify_shipped(adapter.folder, adapter.hashed(), shipped, [account])
+
+
+@pytest.mark.parametrize(
+    ("subject", "issuer"), [("eve@example.org", ISSUER), (ADA, "https://accounts.evil.example")], ids=["san", "issuer"]
+)
+def test_a_stranger_s_keyless_signature_is_by_nobody_here(adapter, account, keyless, subject, issuer):
+    shipped = shipped_in(adapter, keyless(subject, issuer))
+
+    with pytest.raises(UnknownFileSignerError, match=subject):
+        verify_shipped(adapter.folder, adapter.manifest, shipped, [account])
+    assert examine_shipped(adapter.folder, adapter.manifest, shipped, [account]) is None
+
+
+def test_a_signature_in_ada_s_name_from_another_sigstore_is_refused(adapter, account, keyless):
+    shipped = shipped_in(adapter, keyless(by=LocalSigstore()))
+
+    with pytest.raises(KeylessInvalidError, match="certificate chain"):
+        examine_shipped(adapter.folder, adapter.manifest, shipped, [account])
+
+
+def test_a_keyless_bundle_that_sigstore_cannot_read_is_refused(adapter, account, bundle, bundles):
+    shipped = shipped_in(adapter, bundles.changed(bundle, verificationMaterial={"certificate": {}}))
 
     with pytest.raises(BundleError, match="sigstore cannot read it"):
-        verify_shipped_keyless(adapter.folder, adapter.manifest, find_shipped(adapter.folder), WHO)
+        verify_shipped(adapter.folder, adapter.manifest, shipped, [account])
 
 
-def test_a_signature_by_a_key_is_not_verified_as_keyless(adapter, bundle):
-    adapter.path("model.sig").write_bytes(bundle)
+def test_a_keyless_signature_where_no_account_is_trusted_is_of_the_wrong_kind(adapter, key, keyless):
+    shipped = shipped_in(adapter, keyless())
 
-    with pytest.raises(WrongSignatureKindError, match="a key"):
-        verify_shipped_keyless(adapter.folder, adapter.manifest, find_shipped(adapter.folder), WHO)
-
-
-def test_files_signed_keyless_are_compared_like_any_others(adapter, bundle, bundles, monkeypatch):
-    payload = bundles.payload(bundle)
-    monkeypatch.setattr(_sigstore, "verify", lambda *_: ("application/vnd.in-toto+json", json.dumps(payload).encode()))
-    adapter.path("model.sig").write_bytes(keyless_bundle(bundle, bundles))
-    shipped = find_shipped(adapter.folder)
-
-    assert verify_shipped_keyless(adapter.folder, adapter.manifest, shipped, WHO).signer == WHO.identity
-    adapter.path("adapter_config.json").write_text("changed")
-    with pytest.raises(SignedDigestError):
-        verify_shipped_keyless(adapter.folder, adapter.hashed(), shipped, WHO)
+    with pytest.raises(WrongSignatureKindError, match="a certificate"):
+        verify_shipped(adapter.folder, adapter.manifest, shipped, [key.public])
 
 
-def test_another_payload_type_under_keyless_is_refused(adapter, bundle, bundles, monkeypatch):
-    monkeypatch.setattr(_sigstore, "verify", lambda *_: ("text/plain", b"{}"))
-    adapter.path("model.sig").write_bytes(keyless_bundle(bundle, bundles))
+def test_a_signature_by_a_key_is_not_verified_as_keyless(adapter, account, bundle):
+    shipped = shipped_in(adapter, bundle)
 
+    with pytest.raises(UnknownFileSignerError):
+        verify_shipped(adapter.folder, adapter.manifest, shipped, [account])
+
+
+def test_another_payload_type_under_keyless_is_refused(adapter, account, keyless):
     with pytest.raises(BundleError, match="payload type"):
-        verify_shipped_keyless(adapter.folder, adapter.manifest, find_shipped(adapter.folder), WHO)
-
-
-def test_what_sigstore_does_not_find_signed_is_refused(adapter, bundle, bundles, monkeypatch):
-    class Refusing:
-        @classmethod
-        def production(cls):
-            return cls()
-
-        def verify_dsse(self, **_):
-            raise VerificationError("certificate's SANs do not match")
-
-    monkeypatch.setattr(_sigstore, "Verifier", Refusing)
-    adapter.path("model.sig").write_bytes(keyless_bundle(bundle, bundles))
-
-    with pytest.raises(KeylessInvalidError, match="SANs do not match"):
-        verify_shipped_keyless(adapter.folder, adapter.manifest, find_shipped(adapter.folder), WHO)
+        shipped_in(adapter, keyless(payload_type="text/plain"))

@@ -250,7 +250,6 @@ def test_every_refusal_says_what_and_a_way_out():
         refusals.SigningLibraryError("x"),
         refusals.SigningUnavailableError("OpenSSL"),
         refusals.KeylessInvalidError("a@b", "x"),
-        refusals.KeylessUnavailableError("x"),
     ]
 
     assert all(each.hint and str(each) for each in samples)

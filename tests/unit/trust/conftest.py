@@ -20,6 +20,8 @@ from loractl_registry.trust import (
     Checkpoint,
     EvidenceStatement,
     EvidenceType,
+    FileSigning,
+    FileSigningStatement,
     IdentityChange,
     IdentityStatement,
     IdentityVerb,
@@ -126,6 +128,10 @@ class Home:
     def addition(self, *, by="ada", **changes):
         said = {"added_by": "Ada", "provenance": POLICY, "signatures": (), **changes}
         return AdditionStatement(subject=subject(), predicate=Addition(policy=POLICY, **self.common(by), **said))
+
+    def file_signing(self, *, by="ada", **changes):
+        said = FileSigning(policy=POLICY, **self.common(by), signature=EVIDENCE, **changes)
+        return FileSigningStatement(subject=subject(), predicate=said)
 
     def testimony(self, *, by="ada", **changes):
         said = {"evidence": POLICY, "type": EvidenceType.EVAL, "kind": "lm-eval", "passed": None, "metrics": POLICY}

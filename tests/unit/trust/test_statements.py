@@ -490,6 +490,7 @@ def test_revoked_key_that_backdates_is_found_by_the_chain(home):
 
 STATEMENTS = {
     Act.ADD: ("addition", {}),
+    Act.SIGN_FILES: ("file_signing", {}),
     Act.ADD_EVIDENCE: ("testimony", {}),
     Act.TO_CANDIDATE: ("promotion", {"from_stage": Stage.DRAFT, "to_stage": Stage.CANDIDATE}),
     Act.TO_APPROVED: ("promotion", {}),
