@@ -8,7 +8,6 @@ from typing import Any
 
 from loractl.vllm_plugin import slot_ranks
 from loractl.vllm_plugin.compat import Symbol
-from loractl.vllm_plugin.cuda_attention import bound_splits_in_decode_alone
 from loractl.vllm_plugin.cuda_warmup import install_warmup
 
 
@@ -22,7 +21,6 @@ def install_on_cuda(symbols: Mapping[str, Symbol]) -> str:
     _fuse(symbols["marlin_experts"])
     _put_deltas_in_gemms(symbols["triton_gemm"])
     _serve_gpt_oss_by_oai(symbols)
-    bound_splits_in_decode_alone(symbols)
     install_warmup(symbols)
     return "loractl's in Triton, for experts (OAI, Triton, Marlin) and linear layers"
 

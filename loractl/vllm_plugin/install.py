@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from loractl.engine.errors import EngineError
 from loractl.vllm_plugin import compat
+from loractl.vllm_plugin.cuda_attention import bound_splits_in_decode_alone
 
 _log = logging.getLogger("vllm.loractl")  # under vLLM's root, so that its handlers print it
 _BACKEND_VARIABLE = "LORACTL_KERNELS_BACKEND"
@@ -58,6 +59,8 @@ def install() -> None:
             f"{_BACKEND_VARIABLE}={backend} runs on {where} alone, and this is {current_platform.device_name}",
             hint=f"unset {_BACKEND_VARIABLE}, or set it to vllm",
         )
+    if current_platform.is_cuda():  # whichever kernels run: the graphs of prefills are captured for all of them
+        bound_splits_in_decode_alone(symbols)
     _installed = True
     _log.info("LoRA kernels: %s (%s=%s, vLLM %s)", active, _BACKEND_VARIABLE, backend, compat.installed_version())
 

@@ -24,8 +24,11 @@ def installed(monkeypatch, caplog, vllm_may_warn):
     """Install as if on a platform, and return whose kernels are put in place and the line in the log."""
     import vllm.platforms
 
+    bounded: list[str] = []
+
     def run(kind: str, backend: str | None) -> tuple[list[str], str]:
         done: list[str] = []
+        bounded.clear()
 
         def to(name: str):
             return lambda symbols: done.append(name) or f"kernels of {name}"
@@ -33,6 +36,7 @@ def installed(monkeypatch, caplog, vllm_may_warn):
         monkeypatch.setattr(install, "_installed", False)
         monkeypatch.setattr(install, "_install_on_cpu", to("cpu"))
         monkeypatch.setattr(install, "_install_on_cuda", to("cuda"))
+        monkeypatch.setattr(install, "bound_splits_in_decode_alone", lambda symbols: bounded.append(kind))
         monkeypatch.setattr(vllm.platforms, "current_platform", platform(kind), raising=False)
         monkeypatch.delenv(VARIABLE, raising=False)
         if backend is not None:
@@ -42,6 +46,7 @@ def installed(monkeypatch, caplog, vllm_may_warn):
             install.install()
             install.install()
         (line,) = caplog.messages
+        assert bounded == ["cuda"] * (kind == "cuda")
         return done, line
 
     monkeypatch.setattr(logging.getLogger("vllm"), "propagate", True)
@@ -97,7 +102,6 @@ def on_cuda(monkeypatch, cuda_layers):
     from vllm.lora.layers import column_parallel_linear as merged
     from vllm.model_executor.layers.fused_moe.experts import gpt_oss_triton_kernels_moe, marlin_moe, triton_moe
     from vllm.model_executor.layers.fused_moe.oracle import mxfp4, unquantized
-    from vllm.v1.attention.backends.flash_attn import FlashAttentionMetadataBuilder
     from vllm.v1.worker import gpu_worker
 
     from loractl.vllm_plugin.cuda_install import install_on_cuda
@@ -115,7 +119,7 @@ def on_cuda(monkeypatch, cuda_layers):
         (base_linear.BaseLinearLayerWithLoRA, "set_lora"), (base_linear.BaseLinearLayerWithLoRA, "create_lora_weights"),
         (merged.MergedColumnParallelLinearWithLoRA, "set_lora"),
         (merged.MergedColumnParallelLinearWithLoRA, "create_lora_weights"), (LoRAConfig, "compute_hash"),
-        (gpu_worker, "kernel_warmup"), (FlashAttentionMetadataBuilder, "__init__"),
+        (gpu_worker, "kernel_warmup"),
     )  # fmt: skip
     for owner, name in kept:
         monkeypatch.setattr(owner, name, getattr(owner, name))
