@@ -302,6 +302,7 @@ TREE: Tree = {
             Option('adapters', ('--adapter',), 'PATTERN', "What it may use: an adapter or base, 'support-*', or one version as NAME@3.", 'adapter', (), False, True, False),
             Option('data_classes', ('--data-class',), 'CLASS', "Class of data that versions for it may be of, '*' for all.", '', (), False, True, False),
             Option('weight', ('--weight',), 'NUMBER', 'Share of the engine while it is short; 1 at first.', '', (), False, False, False),
+            Option('priority', ('--priority',), 'interactive|standard|batch', 'Class in which its requests wait while the engine is short; standard at first.', '', ('interactive', 'standard', 'batch'), False, False, False),
             Option('limits', ('--limit',), '[ADAPTER:]LIMIT=NUMBER', 'requests-per-minute, tokens-per-minute, tokens-per-day, concurrent, max-context or max-output; none takes it away.', '', (), False, True, False),
             *_COMMON), ()),
     'tenant list': Node(
@@ -316,7 +317,7 @@ TREE: Tree = {
         _COMMON, ()),
     'tenant set': Node(
         'tenant set', 'Change a tenant: what is given replaces what was, limits one by one; the rest stays.',
-        '', ('loractl tenant set acme --limit tokens-per-day=2000000 --limit concurrent=none', "loractl tenant set acme --adapter 'support-*' --adapter poet --weight 2"),
+        '', ('loractl tenant set acme --limit tokens-per-day=2000000 --limit concurrent=none', "loractl tenant set acme --adapter 'support-*' --adapter poet --weight 2", 'loractl tenant set nightly --priority batch'),
         (Argument('name', 'TENANT', 'Name of the tenant.', 'tenant', True, False),),
         (
             Option('adapters', ('--adapter',), 'PATTERN', "What it may use: an adapter or base, 'support-*', or one version as NAME@3.", 'adapter', (), False, True, False),
@@ -324,6 +325,7 @@ TREE: Tree = {
             Option('data_classes', ('--data-class',), 'CLASS', "Class of data that versions for it may be of, '*' for all.", '', (), False, True, False),
             Option('no_data_classes', ('--no-data-classes',), '', 'No class of data.', '', (), False, False, False),
             Option('weight', ('--weight',), 'NUMBER', 'Share of the engine while it is short; 1 at first.', '', (), False, False, False),
+            Option('priority', ('--priority',), 'interactive|standard|batch', 'Class in which its requests wait while the engine is short; standard at first.', '', ('interactive', 'standard', 'batch'), False, False, False),
             Option('limits', ('--limit',), '[ADAPTER:]LIMIT=NUMBER', 'requests-per-minute, tokens-per-minute, tokens-per-day, concurrent, max-context or max-output; none takes it away.', '', (), False, True, False),
             *_COMMON), ()),
     'tenant remove': Node(

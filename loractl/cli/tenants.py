@@ -14,6 +14,7 @@ from loractl.cli.errors import CliUsageError
 from loractl.cli.limits import LimitSetting, gather, parse_limit
 from loractl.cli.params import ReasonOption, YesOption
 from loractl.cli.style import Style, count_text
+from loractl_registry.priority_classes import PriorityClass
 from loractl_registry.refs import parse_name
 
 app = new_app("Who may use what, and how much of it.")
@@ -33,6 +34,10 @@ ClassesOption = Annotated[
 ]
 WeightOption = Annotated[
     float | None, typer.Option("--weight", metavar="NUMBER", help="Share of the engine while it is short; 1 at first.")
+]
+PriorityOption = Annotated[
+    PriorityClass | None,
+    typer.Option("--priority", help="Class in which its requests wait while the engine is short; standard at first."),
 ]
 LimitsOption = Annotated[
     list[LimitSetting],
@@ -59,6 +64,7 @@ def add(
     adapters: AdaptersOption = [],  # noqa: B006  # Typer copies it
     data_classes: ClassesOption = [],  # noqa: B006
     weight: WeightOption = None,
+    priority: PriorityOption = None,
     limits: LimitsOption = [],  # noqa: B006
 ) -> None:
     """Add a tenant. Without --adapter it may use nothing yet."""
@@ -71,6 +77,7 @@ def add(
         adapters=adapters,
         data_classes=data_classes,
         weight=1.0 if weight is None else weight,
+        priority=priority or PriorityClass.STANDARD,
         limits=Limits(**said.in_all),
         adapter_limits={adapter: Limits(**held) for adapter, held in said.by_adapter.items()},
     )
@@ -115,7 +122,8 @@ def show(ctx: typer.Context, name: NameArgument) -> None:
     "set",
     cls=Command,
     epilog="loractl tenant set acme --limit tokens-per-day=2000000 --limit concurrent=none\n"
-    "loractl tenant set acme --adapter 'support-*' --adapter poet --weight 2",
+    "loractl tenant set acme --adapter 'support-*' --adapter poet --weight 2\n"
+    "loractl tenant set nightly --priority batch",
 )
 def change(
     ctx: typer.Context,
@@ -128,13 +136,15 @@ def change(
     data_classes: ClassesOption = [],  # noqa: B006
     no_data_classes: Annotated[bool, typer.Option("--no-data-classes", help="No class of data.")] = False,
     weight: WeightOption = None,
+    priority: PriorityOption = None,
     limits: LimitsOption = [],  # noqa: B006
 ) -> None:
     """Change a tenant: what is given replaces what was, limits one by one; the rest stays."""
     patterns = _replaced(adapters, "--adapter", "--no-adapters", is_none=no_adapters)
     classes = _replaced(data_classes, "--data-class", "--no-data-classes", is_none=no_data_classes)
-    if patterns is None and classes is None and weight is None and not limits:
-        raise CliUsageError(f"nothing to change about {name}", hint="give --adapter, --data-class, --weight or --limit")
+    if patterns is None and classes is None and weight is None and priority is None and not limits:
+        hint = "give --adapter, --data-class, --weight, --priority or --limit"
+        raise CliUsageError(f"nothing to change about {name}", hint=hint)
     app, said = context_of(ctx), gather(limits)
     made = app.registry.tenancy.change(
         name,
@@ -142,6 +152,7 @@ def change(
         adapters=patterns,
         data_classes=classes,
         weight=weight,
+        priority=priority,
         limits=said.in_all,
         adapter_limits=said.by_adapter,
     )

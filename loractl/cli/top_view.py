@@ -32,6 +32,7 @@ _ADAPTER_COLUMNS = (
 _TENANT_COLUMNS = (
     Column("tenant", Style.bold),
     Column("weight", priority=9, is_number=True),
+    Column("class", priority=10),
     *_SHARED,
     Column("refused", priority=7, is_number=True),
     Column("least left", priority=8),
@@ -141,7 +142,14 @@ def _tenant_cells(listed: Listed) -> tuple[str, ...]:
     row = listed.row
     assert isinstance(row, TenantRow)  # noqa: S101  # as above
     refused = percent(listed.rates.refused_share if listed.rates else None)
-    return (listed.name, amount(row.weight), *_shared_cells(listed), refused, _least_left(row.standing))
+    return (
+        listed.name,
+        amount(row.weight),
+        row.priority or "",
+        *_shared_cells(listed),
+        refused,
+        _least_left(row.standing),
+    )
 
 
 def _shared_cells(listed: Listed) -> tuple[str, ...]:

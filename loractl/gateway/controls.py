@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from loractl.fairness import AdmissionController, Request
+from loractl.fairness import AdmissionController, Priority, Request
 from loractl.gateway.amounts import Amounts
 from loractl.gateway.callers import Caller, Callers, Door
 from loractl.gateway.errors import QuotaExceededError, UnauthorizedError
@@ -14,8 +14,14 @@ from loractl.gateway.table import Target
 from loractl.observability.snapshot import Snapshot
 from loractl.quotas import Quotas, Refusal, Reservation, UnknownTenantError
 from loractl_registry import ServingSnapshot
+from loractl_registry.priority_classes import PriorityClass
 
 _logger = logging.getLogger(__name__)
+_PRIORITIES = {
+    PriorityClass.INTERACTIVE: Priority.HIGH,
+    PriorityClass.STANDARD: Priority.NORMAL,
+    PriorityClass.BATCH: Priority.LOW,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class Controls:
             adapter=None if target.version is None else target.model,
             estimated_input_tokens=amounts.input_tokens,
             max_output_tokens=amounts.expected_output,
+            priority=Priority.NORMAL if caller.tenant is None else _PRIORITIES[caller.tenant.priority],
             deadline_s=deadline_s,
         )
 

@@ -56,4 +56,4 @@ class LiveState:
             if caller.tenant is not None:
                 standing = [LimitStanding(*gauge) for gauge in self._controls.quotas.standing(name, "")]
                 limits = caller.tenant.limits.to_dict()
-                yield TenantFacts(name, caller.tenant.weight, limits, standing)
+                yield TenantFacts(name, caller.tenant.weight, limits, standing, caller.tenant.priority.value)

@@ -107,12 +107,14 @@ class TenantFacts:
 
     Attributes:
         limits: Those that are set, by name.
+        priority: The class in which its requests wait.
     """
 
     name: str
     weight: float = 1.0
     limits: Mapping[str, int] = field(default_factory=dict[str, int])
     standing: Sequence[LimitStanding] = ()
+    priority: str = "standard"
 
 
 def live_state(
@@ -277,6 +279,7 @@ def _tenant(name: str, facts: TenantFacts | None, tally: _Tally) -> dict[str, ob
     return {
         "name": name,
         "weight": facts.weight if facts else None,
+        "priority": facts.priority if facts else None,
         **tally.load(),
         "limits": dict(facts.limits) if facts else {},
         "standing": [each._asdict() for each in facts.standing] if facts else [],

@@ -81,6 +81,7 @@ class TenantRow(_Part):
 
     name: str
     weight: _Amount | None
+    priority: str | None = None
     waiting: int
     in_flight: int
     limits: dict[str, _Count]

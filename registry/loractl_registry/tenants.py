@@ -11,6 +11,7 @@ from loractl_registry._context import Context
 from loractl_registry._store.audit import NewEvent
 from loractl_registry.actors import parse_actor, require_reason
 from loractl_registry.errors import RegistryError
+from loractl_registry.priority_classes import PriorityClass
 from loractl_registry.refs import parse_name
 from loractl_registry.tenancy import store
 from loractl_registry.tenancy.errors import TenantError, TenantExistsError, TenantRefusedError
@@ -117,6 +118,7 @@ class Tenancy:
         adapters: Iterable[str] = (),
         data_classes: Iterable[str] = (),
         weight: float = 1.0,
+        priority: PriorityClass = PriorityClass.STANDARD,
         limits: Limits = NO_LIMITS,
         adapter_limits: Mapping[str, Limits] | None = None,
     ) -> AddedTenant:
@@ -128,6 +130,7 @@ class Tenancy:
             adapters: Patterns of what it may use; with none it may use nothing. See `Tenant`.
             data_classes: Classes of data of which the versions that it uses may be.
             weight: Share of the engine against the others while it is short.
+            priority: The class in which its requests wait then.
             limits: For all its requests together.
             adapter_limits: For its requests to one adapter.
 
@@ -138,7 +141,7 @@ class Tenancy:
         context, actor, pepper = self._context, parse_actor(actor), ensure_pepper(self._context.home)
         at = context.clock()
         limited = dict(adapter_limits or {})
-        wanted = Tenant(name, at, actor, tuple(adapters), tuple(data_classes), weight, limits, limited)
+        wanted = Tenant(name, at, actor, tuple(adapters), tuple(data_classes), weight, limits, limited, priority)
         with context.database.writing() as connection:
             held = store.find_tenant(connection, wanted.name)
             if held is not None:
@@ -158,6 +161,7 @@ class Tenancy:
         adapters: Iterable[str] | None = None,
         data_classes: Iterable[str] | None = None,
         weight: float | None = None,
+        priority: PriorityClass | None = None,
         limits: LimitChanges | None = None,
         adapter_limits: Mapping[str, LimitChanges] | None = None,
     ) -> ChangedTenant:
@@ -178,6 +182,7 @@ class Tenancy:
                 adapters=held.adapters if adapters is None else tuple(adapters),
                 data_classes=held.data_classes if data_classes is None else tuple(data_classes),
                 weight=held.weight if weight is None else weight,
+                priority=held.priority if priority is None else priority,
                 limits=_changed(held.limits, limits or {}),
                 adapter_limits=_changed_each(held.adapter_limits, adapter_limits or {}),
             )

@@ -130,6 +130,11 @@ EDITS = (
     ),
     edited("tenant-weight-raised", "Raise the weight of a tenant with sqlite3", "UPDATE tenant SET weight = 1000"),
     edited(
+        "tenant-priority-raised",
+        "Put a tenant into the foremost class with sqlite3",
+        "UPDATE tenant SET priority = 'interactive'",
+    ),
+    edited(
         "tenants-deleted",
         "Delete every tenant with sqlite3, so that the server is open again",
         "DELETE FROM api_key",

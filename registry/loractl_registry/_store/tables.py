@@ -103,6 +103,7 @@ class Tenant(_Declared, table=True):
     added_at: str
     added_by: str
     removed_at: str | None
+    priority: str
 
 
 class TenantLimit(_Declared, table=True):

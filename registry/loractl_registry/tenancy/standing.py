@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from loractl_registry.clock import to_text
+from loractl_registry.priority_classes import PriorityClass
 from loractl_registry.tenancy import store
 from loractl_registry.tenancy.events import LastEvent, last_key_events, last_tenant_events
 from loractl_registry.tenancy.keys import ApiKey
@@ -16,6 +17,8 @@ from loractl_registry.tenancy.tenants import Tenant
 
 ADDED, CHANGED, REMOVED = "tenant.add", "tenant.change", "tenant.remove"
 CREATED, REVOKED = "key.create", "key.revoke"
+# What an event of a loractl that did not know the field stands for.
+_UNSAID: Mapping[str, object] = {"priority": PriorityClass.STANDARD.value}
 _FORGED = "its newest event in the audit log was not written with the pepper of this home"
 
 
@@ -69,7 +72,9 @@ def _objection_to_tenant(tenant: Tenant | None, event: LastEvent | None) -> str 
         return None if event.action == REMOVED else "the audit log says that it exists, and the database has no row"
     if event.action == REMOVED:
         return "the audit log says that it was removed"
-    differing = [field for field, value in said_of(tenant).items() if event.detail.get(field) != value]
+    differing = [
+        field for field, value in said_of(tenant).items() if event.detail.get(field, _UNSAID.get(field)) != value
+    ]
     return f"its {', '.join(differing)} in the database differ from the audit log" if differing else None
 
 

@@ -18,7 +18,7 @@ from loractl_registry.tenancy.tenants import Tenant
 
 _ALL = ""  # the adapter under which the limits of a tenant in all are kept
 _LIMITS = ", ".join(LIMIT_NAMES)
-_TENANT = "id, name, adapters, data_classes, weight, added_at, added_by"
+_TENANT = "id, name, adapters, data_classes, weight, priority, added_at, added_by"
 _KEY = "prefix, tenant.name, digest, created_at, created_by, expires_at, revoked_at"
 _KEYS = f"SELECT {_KEY} FROM api_key JOIN tenant ON tenant.id = api_key.tenant_id"  # noqa: S608 constants
 
@@ -89,7 +89,8 @@ def add_tenant(connection: sqlite3.Connection, tenant: Tenant) -> None:
     if find_tenant(connection, tenant.name) is not None:
         raise TenantExistsError(tenant.name)
     cursor = connection.execute(
-        "INSERT INTO tenant (name, adapters, data_classes, weight, added_at, added_by) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO tenant (name, adapters, data_classes, weight, priority, added_at, added_by)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
         (tenant.name, *_changeable(tenant), to_text(tenant.added_at), tenant.added_by),
     )
     assert cursor.lastrowid is not None  # noqa: S101  # an INSERT that succeeded has one
@@ -108,7 +109,8 @@ def change_tenant(connection: sqlite3.Connection, tenant: Tenant) -> bool:
     if _said_of(get_tenant(connection, tenant.name)) == _said_of(tenant):
         return False
     connection.execute(
-        "UPDATE tenant SET adapters = ?, data_classes = ?, weight = ? WHERE id = ?", (*_changeable(tenant), tenant_id)
+        "UPDATE tenant SET adapters = ?, data_classes = ?, weight = ?, priority = ? WHERE id = ?",
+        (*_changeable(tenant), tenant_id),
     )
     connection.execute("DELETE FROM tenant_limit WHERE tenant_id = ?", (tenant_id,))
     _write_limits(connection, tenant_id, tenant)
@@ -195,17 +197,19 @@ def tenant_to_dict(tenant: Tenant) -> dict[str, object]:
         "adapters": list(tenant.adapters),
         "data_classes": list(tenant.data_classes),
         "weight": tenant.weight,
+        "priority": tenant.priority.value,
         "limits": tenant.limits.to_dict(),
         "adapter_limits": {name: limits.to_dict() for name, limits in tenant.adapter_limits.items()},
     }
 
 
-def _changeable(tenant: Tenant) -> tuple[str, str, float]:
-    return to_json(list(tenant.adapters)), to_json(list(tenant.data_classes)), float(tenant.weight)
+def _changeable(tenant: Tenant) -> tuple[str, str, float, str]:
+    adapters, classes = to_json(list(tenant.adapters)), to_json(list(tenant.data_classes))
+    return adapters, classes, float(tenant.weight), tenant.priority.value
 
 
 def _said_of(tenant: Tenant) -> object:
-    return tenant.adapters, tenant.data_classes, float(tenant.weight), _rows_of(tenant)
+    return tenant.adapters, tenant.data_classes, float(tenant.weight), tenant.priority, _rows_of(tenant)
 
 
 def _rows_of(tenant: Tenant) -> dict[str, Limits]:
@@ -247,7 +251,7 @@ def _not_found(connection: sqlite3.Connection, name: str) -> TenantNotFoundError
 
 
 def _tenant_from_row(row: Row, limits: Mapping[str, Limits]) -> Tenant:
-    _, name, adapters, data_classes, weight, added_at, added_by = row
+    _, name, adapters, data_classes, weight, priority, added_at, added_by = row
     return Tenant(
         name=name,
         added_at=from_text(added_at),
@@ -255,6 +259,7 @@ def _tenant_from_row(row: Row, limits: Mapping[str, Limits]) -> Tenant:
         adapters=tuple(json.loads(adapters)),
         data_classes=tuple(json.loads(data_classes)),
         weight=weight,
+        priority=priority,
         limits=limits.get(_ALL, NO_LIMITS),
         adapter_limits={adapter: held for adapter, held in limits.items() if adapter != _ALL},
     )

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from loractl_registry.clock import to_text
 from loractl_registry.errors import InvalidNameError
 from loractl_registry.policies.patterns import matches
+from loractl_registry.priority_classes import PriorityClass
 from loractl_registry.refs import MAX_VERSION_NUMBER, parse_name
 from loractl_registry.tenancy.errors import TenantError
 from loractl_registry.tenancy.limits import NO_LIMITS, Limits
@@ -37,6 +38,7 @@ class Tenant:
         weight: Share of the engine against the other tenants while it is short.
         limits: For all requests together.
         adapter_limits: For the requests to one adapter, beside those above.
+        priority: The class in which its requests wait while the engine is short; the weight counts within it.
 
     Raises:
         InvalidNameError: `name` breaks the rule for names, which is the one for adapters.
@@ -51,6 +53,7 @@ class Tenant:
     weight: float = 1.0
     limits: Limits = NO_LIMITS
     adapter_limits: Mapping[str, Limits] = field(default_factory=dict[str, Limits])
+    priority: PriorityClass = PriorityClass.STANDARD
 
     def __post_init__(self) -> None:
         parse_name(self.name)
@@ -64,6 +67,7 @@ class Tenant:
         _check_names("adapter", self.adapter_limits, "limits are for one adapter, named in full")
         if not (math.isfinite(self.weight) and MIN_WEIGHT <= self.weight <= MAX_WEIGHT):
             raise TenantError("weight", self.weight, hint=f"choose a number from {MIN_WEIGHT} to {MAX_WEIGHT:g}")
+        object.__setattr__(self, "priority", _as_class(self.priority))
 
 
 def may_use(
@@ -108,6 +112,13 @@ def _as_set(field_name: str, items: tuple[str, ...]) -> tuple[str, ...]:
     if len(items) > MAX_ITEMS:
         raise TenantError(field_name, items, hint=f"name at most {MAX_ITEMS}")
     return tuple(sorted(set(items)))
+
+
+def _as_class(priority: str) -> PriorityClass:
+    try:
+        return PriorityClass(priority)
+    except ValueError:
+        raise TenantError("priority", priority, hint=f"choose one of {', '.join(PriorityClass)}") from None
 
 
 def _check_pattern(pattern: str) -> None:

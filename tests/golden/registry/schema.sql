@@ -145,7 +145,8 @@ CREATE TABLE tenant (
     added_at TEXT NOT NULL CHECK (added_at GLOB '????-??-??T??:??:??.??????Z'),
     added_by TEXT NOT NULL CHECK (length(added_by) > 0),
     removed_at TEXT CHECK (removed_at GLOB '????-??-??T??:??:??.??????Z')
-) STRICT;
+, priority TEXT NOT NULL DEFAULT 'standard'
+    CHECK (priority IN ('interactive', 'standard', 'batch'))) STRICT;
 
 -- table tenant_limit
 CREATE TABLE tenant_limit (

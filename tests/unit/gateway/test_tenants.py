@@ -309,6 +309,23 @@ async def test_client_that_leaves_the_queue_frees_its_place_and_never_reaches_th
     assert sorted(one.outcome.value for one in house.records.kept) == ["disconnected", "ok"]
 
 
+async def test_tenant_of_the_foremost_class_goes_first_from_the_moment_it_is_in_it(tmp_path: Path) -> None:
+    house = one_seat(tmp_path)
+    tenancy = house.registry.tenancy
+    keys = {name: tenancy.add(name, priority="standard") for name in ("first", "late")}
+    async with running(house):
+        tenancy.add("late", priority="interactive")
+        await until(lambda: house.controls.door.callers.tenants["late"].tenant.priority == "interactive")
+        seated = house.client.with_key(keys["first"]).begin_stream("poet", max_tokens=30)
+        await seated.begun()
+        calls = [house.client.with_key(keys[name]).begin_stream("poet", max_tokens=2) for name in ("first", "late")]
+        await until(lambda: house.controls.admission.waiting == 2)
+        for call in (seated, *calls):
+            await call.answer()
+
+    assert [one.tenant for one in house.records.kept] == ["first", "late", "first"]
+
+
 async def test_revoked_while_it_waits_is_the_404_at_once(tmp_path: Path) -> None:
     house = one_seat(tmp_path)
     async with running(house):

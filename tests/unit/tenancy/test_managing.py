@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from support.tampering import run_sql
 from unit.tenancy.tenancy_parts import NOW
 
-from loractl_registry import Registry
+from loractl_registry import Registry, tenants
 from loractl_registry.actors import ActorError, ReasonError
 from loractl_registry.errors import InvalidNameError
+from loractl_registry.priority_classes import PriorityClass
 from loractl_registry.tenancy import (
     ApiKeyExpiryError,
     ApiKeyNotFoundError,
@@ -115,6 +116,7 @@ def test_adding_another_tenant_of_the_name_is_refused(registry, tenancy):
         pytest.param({"adapters": ["../etc"]}, TenantError, id="pattern"),
         pytest.param({"data_classes": ["Top Secret"]}, TenantError, id="data-class"),
         pytest.param({"weight": float("nan")}, TenantError, id="weight"),
+        pytest.param({"priority": "urgent"}, TenantError, id="priority"),
         pytest.param({"adapter_limits": {"bot*": Limits()}}, TenantError, id="adapter-limit"),
     ],
 )
@@ -148,6 +150,27 @@ def test_change_touches_what_is_given_and_says_what_was(registry, tenancy):
     }
     assert tenancy.snapshot().tenants == {"acme": changed.tenant}
     assert registry.history()[-1].detail["was"] == changed.was
+
+
+def test_change_of_the_class_is_one_sealed_event(registry, tenancy):
+    add(tenancy)
+
+    changed = tenancy.change("acme", actor="bob", priority=PriorityClass.BATCH)
+
+    assert (changed.tenant.priority, changed.was) == (PriorityClass.BATCH, {"priority": "standard"})
+    assert tenancy.snapshot().tenants["acme"].priority is PriorityClass.BATCH
+    event = registry.history()[-1]
+    assert (event.action, event.actor, event.detail["priority"]) == ("tenant.change", "bob", "batch")
+
+
+@pytest.mark.parametrize(("priority", "is_trusted"), [("standard", True), ("interactive", False)])
+def test_event_from_before_there_were_classes_says_standard(home, tenancy, monkeypatch, priority, is_trusted):
+    said = tenants.said_of
+    monkeypatch.setattr(tenants, "said_of", lambda one: {k: v for k, v in said(one).items() if k != "priority"})
+    add(tenancy)
+    run_sql(home, f"UPDATE tenant SET priority = '{priority}'")
+
+    assert ("acme" in tenancy.snapshot().tenants) is is_trusted
 
 
 def test_change_that_changes_nothing_is_no_event(registry, tenancy):

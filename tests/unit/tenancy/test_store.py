@@ -180,6 +180,7 @@ def test_no_secret_is_in_the_database(connection):
         "UPDATE api_key SET revoked_at = NULL WHERE revoked_at IS NOT NULL",
         "INSERT OR REPLACE INTO api_key SELECT * FROM api_key",
         "UPDATE tenant SET weight = 0",
+        "UPDATE tenant SET priority = 'urgent'",
         "UPDATE tenant SET adapters = 'x'",
         "INSERT INTO tenant_limit (tenant_id, adapter) VALUES (99, '')",
         "INSERT INTO tenant_limit (tenant_id, adapter, concurrent) VALUES (1, '', 0)",
@@ -210,6 +211,7 @@ def test_what_is_said_about_a_tenant_can_be_shown():
         "adapters": ["*"],
         "data_classes": [],
         "weight": 1.0,
+        "priority": "standard",
         "limits": {"concurrent": 2},
         "adapter_limits": {"bot": {"tokens_per_day": 9}},
     }
