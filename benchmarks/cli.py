@@ -52,10 +52,10 @@ class Case:
 def main() -> None:
     """Build, measure, print, keep."""
     options = _options()
-    with _workspace(options.keep) as folder:
-        home = _registry(folder, options.versions)
-        environment = _environment(home)
-        facts = _machine() | {"versions": options.versions}
+    with workspace(options.keep) as folder:
+        home = home_of(folder, options.versions)
+        environment = environment_of(home)
+        facts = machine() | {"versions": options.versions}
         rows = [_measure(case, environment) for case in _cases(options.runs)]
         rows += _measure_add(folder, environment, options.adapter_mb, options.add_runs)
     facts["load_after"] = round(os.getloadavg()[0], 2)
@@ -76,7 +76,8 @@ def _options() -> argparse.Namespace:
 
 
 @contextmanager
-def _workspace(keep: Path | None) -> Iterator[Path]:
+def workspace(keep: Path | None) -> Iterator[Path]:
+    """Give the folder `keep`, or one that is gone at the end."""
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
         yield keep
@@ -89,7 +90,7 @@ def _workspace(keep: Path | None) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _registry(folder: Path, count: int) -> Path:
+def home_of(folder: Path, count: int) -> Path:
     """Return a home with `count` versions, one adapter in 50 with a live version."""
     home = folder / f"home-{count}"
     if (home / "complete").exists():
@@ -207,12 +208,14 @@ def _hash_and_copy(source: Path, target: Path) -> float:
     return elapsed
 
 
-def _environment(home: Path) -> dict[str, str]:
+def environment_of(home: Path) -> dict[str, str]:
+    """Return the variables of a command on `home`, as a user has them."""
     kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", "COLUMNS")}
     return kept | {"LORACTL_HOME": str(home), "LORACTL_ACTOR": "bench"}
 
 
-def _machine() -> dict[str, object]:
+def machine() -> dict[str, object]:
+    """Return when, of what and on what something is measured."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     return {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -6,18 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from loractl_registry.file_errors import ChangedWhileReadError
 from loractl_registry.home_errors import os_errors_named
 from loractl_registry.progress import SILENT, Progress
 from loractl_registry.safetensors_header import TensorFile, TensorInfo, open_safetensors_header
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Words = NDArray[np.uint8] | NDArray[np.uint16] | NDArray[np.uint32] | NDArray[np.uint64]
 
 CHUNK_BYTES = 2**18
 """Small enough that the second look at a chunk finds it in the core's own cache."""
@@ -33,28 +26,34 @@ class TensorValues:
 
 @dataclass(frozen=True, slots=True)
 class _Format:
-    """The bits of a floating format, of which the lowest `magnitude` without the sign tell what we ask.
+    """Where a floating format, little endian, shows that a number is not finite, and what its zeros are.
 
-    A number is not finite if its magnitude is at least `first_bad`, and zero if its magnitude is zero. Formats without
-    infinities name their NaN by one pattern: `only_bad`, sign included.
+    Whole chunks are asked by their bytes: numpy would take longer to import than most adapters to look through.
+
+    Attributes:
+        size_bytes: Of one number.
+        bad_tops: The highest byte of a number that is not finite is one of these.
+        bad_next: And the byte below it is at least this; 0 where the highest byte alone tells.
+        has_minus_zero: Whether a highest byte of 0x80 and zeros below are zero too.
     """
 
-    word: str
-    magnitude: int
-    first_bad: int | None
-    only_bad: int | None = None
+    size_bytes: int
+    bad_tops: bytes
+    bad_next: int = 0
+    has_minus_zero: bool = True
 
 
+_ALL_ONES_IN_5_BITS = bytes(byte for byte in range(256) if byte & 0x7C == 0x7C)
 _FORMATS: Mapping[str, _Format] = {
-    "F64": _Format("<u8", 2**63 - 1, 0x7FF << 52),
-    "F32": _Format("<u4", 2**31 - 1, 0xFF << 23),
-    "F16": _Format("<u2", 2**15 - 1, 0x1F << 10),
-    "BF16": _Format("<u2", 2**15 - 1, 0xFF << 7),
-    "F8_E5M2": _Format("u1", 2**7 - 1, 0x1F << 2),
-    "F8_E4M3": _Format("u1", 2**7 - 1, 0x7F),
-    # These two have one zero, and their NaN is where minus zero would be.
-    "F8_E4M3FNUZ": _Format("u1", 2**8 - 1, None, only_bad=0x80),
-    "F8_E5M2FNUZ": _Format("u1", 2**8 - 1, None, only_bad=0x80),
+    "F64": _Format(8, b"\x7f\xff", 0xF0),
+    "F32": _Format(4, b"\x7f\xff", 0x80),
+    "F16": _Format(2, _ALL_ONES_IN_5_BITS),
+    "BF16": _Format(2, b"\x7f\xff", 0x80),
+    "F8_E5M2": _Format(1, _ALL_ONES_IN_5_BITS),
+    "F8_E4M3": _Format(1, b"\x7f\xff"),
+    # These two have no infinities and one zero, and their NaN is where minus zero would be.
+    "F8_E4M3FNUZ": _Format(1, b"\x80", has_minus_zero=False),
+    "F8_E5M2FNUZ": _Format(1, b"\x80", has_minus_zero=False),
 }
 
 
@@ -86,23 +85,17 @@ def read_tensor_values(
 
 
 def _values_of(handle: int, data_offset: int, info: TensorInfo, path: Path, progress: Progress) -> TensorValues:
-    import numpy as np  # slow to import, and few operations look at numbers
-
     layout = _FORMATS[info.dtype]
-    buffer = bytearray(min(CHUNK_BYTES, info.size_bytes))
-    scratch = np.empty(len(buffer), dtype="u1").view(layout.word)
     is_finite, is_all_zero = True, True
     position, end = data_offset + info.start, data_offset + info.end
     while position < end:
-        part = memoryview(buffer)[: end - position]
-        _read_exactly(handle, part, position, path)
-        words: Words = np.frombuffer(part, dtype=layout.word)
-        magnitudes = np.bitwise_and(words, layout.magnitude, out=scratch[: len(words)])
-        largest = int(magnitudes.max())
-        is_finite = is_finite and _is_finite(words, largest, layout)
-        is_all_zero = is_all_zero and largest == 0
-        position += len(part)
-        progress.advance(len(part))
+        chunk = bytearray(min(CHUNK_BYTES, end - position))
+        _read_exactly(handle, memoryview(chunk), position, path)
+        tops = chunk[layout.size_bytes - 1 :: layout.size_bytes]
+        is_finite = is_finite and _is_finite(chunk, tops, layout)
+        is_all_zero = is_all_zero and _is_all_zero(chunk, tops, layout)
+        position += len(chunk)
+        progress.advance(len(chunk))
     return TensorValues(is_finite, is_all_zero)
 
 
@@ -114,7 +107,18 @@ def _read_exactly(handle: int, part: memoryview, position: int, path: Path) -> N
         part, position = part[taken:], position + taken
 
 
-def _is_finite(words: Words, largest: int, layout: _Format) -> bool:
-    if layout.first_bad is None:
-        return not bool((words == layout.only_bad).any())
-    return largest < layout.first_bad
+def _is_finite(chunk: bytearray, tops: bytearray, layout: _Format) -> bool:
+    if not any(bad in tops for bad in layout.bad_tops):
+        return True
+    if not layout.bad_next:
+        return False
+    below = chunk[layout.size_bytes - 2 :: layout.size_bytes]
+    # One byte a number, 1 where it is bad; as two long integers, because both must be so of the same number.
+    top_marks = tops.translate(bytes(byte in layout.bad_tops for byte in range(256)))
+    below_marks = below.translate(bytes(byte >= layout.bad_next for byte in range(256)))
+    return not int.from_bytes(top_marks, "little") & int.from_bytes(below_marks, "little")
+
+
+def _is_all_zero(chunk: bytearray, tops: bytearray, layout: _Format) -> bool:
+    minus_zeros = tops.count(0x80) if layout.has_minus_zero else 0
+    return chunk.count(0) + minus_zeros == len(chunk)

@@ -72,7 +72,6 @@ def signature_objection(
 def damaged_signatures(context: Context, found: Sequence[AdapterVersion]) -> Mapping[VersionRef, tuple[Damage, ...]]:
     """Return, for each of `found`, the signatures over its files that are not what was kept."""
     seen = read_checkpoint(context)
-    context.verified.signatures.clear()
     damage: dict[VersionRef, tuple[Damage, ...]] = {}
     with context.database.reading() as connection:
         try:

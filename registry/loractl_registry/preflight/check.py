@@ -69,7 +69,7 @@ def check_stored(folder: Path, base_config: Mapping[str, object]) -> PreflightRe
         DeniedError: The files themselves are malformed.
     """
     from loractl_registry.adapter_config import read_adapter_config  # pydantic, which reading and listing do without
-    from loractl_registry.tensor_values import read_tensor_values  # numpy, likewise
+    from loractl_registry.tensor_values import read_tensor_values
 
     weights = folder / WEIGHTS
     header = open_safetensors_header(weights)
