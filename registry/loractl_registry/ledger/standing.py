@@ -8,7 +8,7 @@ from datetime import datetime
 
 from loractl_registry.provenance import provenance_digest
 from loractl_registry.records import AdapterVersion, ServingTerms
-from loractl_registry.refs import VersionRef
+from loractl_registry.refs import VersionRef, parse_ref
 from loractl_registry.stages import Stage
 from loractl_registry.trust import (
     AboutIdentity,
@@ -20,6 +20,8 @@ from loractl_registry.trust import (
     EvidenceStatement,
     EvidenceType,
     FileSigningStatement,
+    Inventory,
+    InventoryStatement,
     PromotionStatement,
     RevocationStatement,
     StepDownStatement,
@@ -85,6 +87,7 @@ class SignedEvidence:
     statement: str
 
 
+_NEVER_ADDED = "it is in the database, and no signed statement says that it was added"
 _NO_TERMS = ServingTerms((), (), "")
 
 
@@ -100,6 +103,7 @@ class Standing:
         terms: On what terms the statement that raised it last lets it be used.
         break_glass: The reason for which it is approved without review, None if it was reviewed.
         addition: None for a version from before additions were signed.
+        is_older: Whether an inventory lists it as from before additions were signed.
         signatures: Digests of the signatures over its files that were made since.
         evidence: All that was ever kept, in order.
     """
@@ -115,6 +119,7 @@ class Standing:
     terms: ServingTerms = _NO_TERMS
     break_glass: str | None = None
     addition: SignedAddition | None = None
+    is_older: bool = False
     signatures: tuple[str, ...] = ()
     evidence: tuple[SignedEvidence, ...] = ()
 
@@ -131,7 +136,15 @@ class Standing:
         return min((end for end in ends if end is not None), default=None)
 
 
-Standings = Mapping[VersionRef, Standing]
+class Standings(dict[VersionRef, Standing]):
+    """Where every version stands that a statement is about.
+
+    Attributes:
+        is_complete: Whether the inventory of what is older is signed: a version that has neither an addition nor a
+            place in it was put into the database by hand.
+    """
+
+    is_complete: bool = False
 
 
 def standings_of(chain: Chain | None) -> Standings:
@@ -140,9 +153,12 @@ def standings_of(chain: Chain | None) -> Standings:
     A statement that does not go on from where the version stood, or that is about other bytes or another base under the
     same ref, moves nothing: who may sign one rung could otherwise skip those that others must sign.
     """
-    standings: dict[VersionRef, Standing] = {}
+    standings = Standings()
     for verified in () if chain is None else chain.statements:
         statement = verified.statement
+        if isinstance(statement, InventoryStatement):
+            _list(standings, statement.predicate)
+            continue
         if isinstance(statement, AboutIdentity | BaseStatement):
             continue
         before = standings.get(statement.ref)
@@ -166,8 +182,10 @@ def objection_to(version: AdapterVersion, standings: Standings) -> str | None:
     standing = standings.get(version.ref)
     if standing is None:
         if version.stage is Stage.DRAFT:
-            return None
+            return _NEVER_ADDED if standings.is_complete else None
         return f"the database says {version.stage}, and no signed statement is about it"
+    if standings.is_complete and standing.addition is None and not standing.is_older:
+        return _NEVER_ADDED
     if standing.digest != version.digest:
         return f"the database says content {version.digest[:19]}, and the signed statements say {standing.digest[:19]}"
     if (objection := _addition_objection(version, standing.addition)) is not None:
@@ -178,6 +196,19 @@ def objection_to(version: AdapterVersion, standings: Standings) -> str | None:
         held, signed = version.base_digest or "none", standing.base[1]
         return f"the database says base {held[:19]}, and the signed statements say {signed[:19]}"
     return None
+
+
+def _list(standings: Standings, inventory: Inventory) -> None:
+    """Take what is listed as older, until the list has ended: nothing is older than the end of it."""
+    if standings.is_complete:
+        return
+    for one in inventory.versions:
+        found = parse_ref(one.name)
+        ref = VersionRef(found.name, found.number or 0)
+        standing = standings.get(ref, Standing(one.digest))
+        if standing.digest == one.digest and standing.addition is None:
+            standings[ref] = replace(standing, is_older=True)
+    standings.is_complete = inventory.is_last
 
 
 def _addition_objection(version: AdapterVersion, addition: SignedAddition | None) -> str | None:
@@ -202,7 +233,7 @@ def _added(statement: AdditionStatement) -> Standing:
 def _after(before: Standing, verified: VerifiedStatement) -> Standing | None:
     """Return where a version stands after a statement, None where that moves nothing."""
     statement = verified.statement
-    if isinstance(statement, AboutIdentity | BaseStatement | AdditionStatement):
+    if isinstance(statement, AboutIdentity | BaseStatement | InventoryStatement | AdditionStatement):
         return None
     if statement.content_digest != before.digest:
         return None
