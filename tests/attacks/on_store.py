@@ -230,6 +230,26 @@ def _other_base(scene: Scene) -> None:
     ADMIT(scene)
 
 
+DRAFT_PUT_IN = """
+INSERT INTO version SELECT 'evil', 1, 'draft', digest, base_id, provenance, added_at, added_by FROM version
+WHERE name = 'raw'
+"""
+
+
+def _listed_by(name: str) -> Deed:
+    def spoil(scene: Scene) -> None:
+        sql(DRAFT_PUT_IN)(scene)
+        chain = forging.stored(scene.home)
+        body, last = next(one for one in chain if one.kind == "inventory").body, chain[-1]
+        digest = next(one for one in chain if one.subject == "raw@1").body["subject"][0]["digest"]["sha256"]
+        place = {"sequence": last.sequence + 1, "previous": digest_of(last.payload), "at": last.body["predicate"]["at"]}
+        older = {"versions": [{"name": "evil@1", "digest": f"sha256:{digest}"}]}
+        body |= {"predicate": dict(body["predicate"]) | place | older}
+        forging.append(scene, forging.signed(scene, body, name), "registry", kind="inventory")
+
+    return spoil
+
+
 def _rita_admits(scene: Scene) -> None:
     """Let reviewers admit bases, and nobody else."""
     scene.policy.write_text(scene.policy.read_text().replace('base.by = ["anyone"]', 'base.by = ["role:reviewer"]'))
@@ -400,6 +420,50 @@ ROWS = (
         "gone",
         "the database says live, and the signed statements say revoked",
         honest=added("gone", 2),
+    ),
+    Attack(
+        "draft-put-in",
+        Threat.ROWS,
+        Has.DATABASE,
+        "Insert a draft with the bytes of another version, as if it were from before additions were signed",
+        sql(DRAFT_PUT_IN),
+        run("promote evil@1"),
+        "registry.disagreement",
+        "no signed statement says that it was added",
+        honest=run("add evil {folder}"),
+    ),
+    Attack(
+        "draft-put-in-and-found",
+        Threat.ROWS,
+        Has.DATABASE,
+        "Do that, and look with `audit verify`",
+        sql(DRAFT_PUT_IN),
+        run("audit verify"),
+        VERIFIED,
+        "evil@1: it is in the database",
+        honest=run("add evil {folder}"),
+    ),
+    Attack(
+        "draft-put-in-and-listed",
+        Threat.ROWS,
+        Has.KEY,
+        "Do that, and sign with an operator's key that it is from before additions were signed",
+        _listed_by("oscar"),
+        run("promote evil@1"),
+        "registry.disagreement",
+        "no signed statement says that it was added",
+        honest=run("add evil {folder}"),
+    ),
+    Attack(
+        "draft-put-in-and-listed-by-a-contributor",
+        Threat.ROWS,
+        Has.KEY,
+        "Do that with the key of a contributor",
+        _listed_by("carl"),
+        run("promote evil@1"),
+        "trust.role",
+        "it takes operator, and carl is contributor",
+        honest=run("add evil {folder}"),
     ),
     row(
         "renamed",

@@ -176,7 +176,7 @@ def test_base_show_says_who_admitted_it_and_what_disagrees(cli, lived_in):
     run_sql(lived_in, *CUT)
     cut = cli("base", "show", "tiny-moe", "--json").data["signed"]
 
-    assert "by alice, statement 2" in before.out
+    assert "by alice, statement 3" in before.out
     assert "the database says licence MIT" in edited.out
     assert "checkpoint has seen" in cut["objection"]
 

@@ -68,7 +68,7 @@ class Pen:
         self.context, self.connection, self.chain, self.actor = context, connection, chain, actor
         self.at = context.clock()
         self._seen = seen
-        self._signed = 0
+        self._signed, self._is_settling = 0, False
         self._folded: tuple[Chain | None, Standings] = (chain, Standings(chain))
 
     @cached_property
@@ -110,6 +110,8 @@ class Pen:
         """Return what the next statement says of its place; the first one begins the chain with an identity."""
         if self.chain is None:
             self.begin(self.acting.name, self.acting.key)
+        elif not self._is_settling and not self.standings.is_complete and Role.OPERATOR in self.acting.roles:
+            self._settle(is_adopting=False)
         key, chain = self.acting.key, self.chain
         assert key is not None and chain is not None  # noqa: S101, PT018  # `begin` made both
         last = chain.statements[-1].statement.predicate
@@ -157,15 +159,22 @@ class Pen:
         assert root_alone is not None  # noqa: S101  # it was just begun
         detail = {"statement": self._head(), "key_id": key.public.key_id, "roles": sorted(Role)}
         audit.append(self.connection, NewEvent("identity.create", name, self.actor, self.at, detail=detail))
-        if self._seen.envelope is None:
-            from loractl_registry.ledger.adopting import adopt  # it needs a pen
-
-            adopt(self)
+        self._settle(is_adopting=self._seen.envelope is None)
         # Before the commit, so that a chain is never without a checkpoint: killed in between, it is ahead of nothing.
         envelope = checkpoint_of(self.context, root_alone, name, key)
         for witness in witnesses_of(self.context):
             witness.write(envelope)
         reach("sign.after_root")
+
+    def _settle(self, *, is_adopting: bool) -> None:
+        """Sign for what is older than statements, or than additions; from then on nothing else is."""
+        from loractl_registry.ledger.adopting import adopt, list_older  # they need a pen
+
+        self._is_settling = True
+        if is_adopting:
+            adopt(self)
+        list_older(self)
+        self._is_settling = False
 
     def _write(self, envelope: bytes) -> None:
         self.chain = verify_chain([envelope], now=self.at, after=self.chain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -21,6 +21,8 @@ from loractl_registry.trust import (
     EvidenceStatement,
     EvidenceType,
     FileSigningStatement,
+    Inventory,
+    InventoryStatement,
     PredicateType,
     PromotionStatement,
     RevocationStatement,
@@ -86,6 +88,7 @@ class SignedEvidence:
     statement: str
 
 
+_NEVER_ADDED = "it is in the database, and no signed statement says that it was added"
 _NO_TERMS = ServingTerms((), (), "")
 
 
@@ -101,6 +104,7 @@ class Standing:
         terms: On what terms the statement that raised it last lets it be used.
         break_glass: The reason for which it is approved without review, None if it was reviewed.
         addition: None for a version from before additions were signed.
+        is_older: Whether an inventory lists it as from before additions were signed.
         signatures: Digests of the signatures over its files that were made since.
         evidence: All that was ever kept, in order.
     """
@@ -116,6 +120,7 @@ class Standing:
     terms: ServingTerms = _NO_TERMS
     break_glass: str | None = None
     addition: SignedAddition | None = None
+    is_older: bool = False
     signatures: tuple[str, ...] = ()
     evidence: tuple[SignedEvidence, ...] = ()
 
@@ -132,20 +137,38 @@ class Standing:
         return min((end for end in ends if end is not None), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A version's place in an inventory of what is older than additions."""
+
+    digest: str
+    sequence: int
+
+
 class Standings(Mapping[VersionRef, Standing]):
     """Where every version stands that a statement is about, each folded when somebody asks for it.
 
     A statement that does not go on from where the version stood, or that is about other bytes or another base under the
     same ref, moves nothing: who may sign one rung could otherwise skip those that others must sign.
+
+    Attributes:
+        is_complete: Whether the inventory of what is older is signed: a version that has neither an addition nor a
+            place in it was put into the database by hand.
     """
 
     def __init__(self, chain: Chain | None) -> None:
         self._chain = chain
         self._folded: dict[VersionRef, Standing | None] = {}
+        self._listed: dict[VersionRef, list[_Listed]] = {}
+        self.is_complete = False
+        for entry in self._of_kind(PredicateType.INVENTORY):
+            if isinstance(entry.statement, InventoryStatement):
+                self._list(entry.statement.predicate)
 
     def __getitem__(self, ref: VersionRef) -> Standing:
         if ref not in self._folded:
-            self._folded[ref] = _folded(() if self._chain is None else self._chain.by_subject.get(str(ref), ()))
+            entries = () if self._chain is None else self._chain.by_subject.get(str(ref), ())
+            self._folded[ref] = _folded(entries, self._listed.get(ref, ()))
         if (standing := self._folded[ref]) is None:
             raise KeyError(ref)
         return standing
@@ -153,33 +176,62 @@ class Standings(Mapping[VersionRef, Standing]):
     def __iter__(self) -> Iterator[VersionRef]:
         # The names of bases and identities have no number.
         subjects = () if self._chain is None else self._chain.by_subject
-        refs = (parse_ref(subject) for subject in subjects if "@" in subject)
-        numbered = (VersionRef(ref.name, ref.number) for ref in refs if ref.number is not None)
-        return (ref for ref in numbered if ref in self)
+        spoken_of = dict.fromkeys(_ref_of(subject) for subject in subjects if "@" in subject)
+        return (ref for ref in spoken_of | dict.fromkeys(self._listed) if ref in self)
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def revoked(self) -> Mapping[str, VersionRef]:
         """Return the contents that were revoked, and under which ref."""
-        ends = () if self._chain is None else self._chain.of_kind(PredicateType.REVOCATION)
+        ends = self._of_kind(PredicateType.REVOCATION)
         refs = {end.statement.ref for end in ends if isinstance(end.statement, RevocationStatement)}
         return {self[ref].digest: ref for ref in refs if ref in self and self[ref].stage is Stage.REVOKED}
 
+    def _of_kind(self, kind: PredicateType) -> Iterable[Entry]:
+        return () if self._chain is None else self._chain.of_kind(kind)
 
-def _folded(entries: Iterable[Entry]) -> Standing | None:
+    def _list(self, inventory: Inventory) -> None:
+        """Take what is listed as older, until the list has ended: nothing is older than the end of it."""
+        if self.is_complete:
+            return
+        for one in inventory.versions:
+            self._listed.setdefault(_ref_of(one.name), []).append(_Listed(one.digest, inventory.sequence))
+        self.is_complete = inventory.is_last
+
+
+def _ref_of(name: str) -> VersionRef:
+    ref = parse_ref(name)
+    return VersionRef(ref.name, ref.number or 0)
+
+
+def _folded(entries: Iterable[Entry], listed: Sequence[_Listed]) -> Standing | None:
+    """Return where a version stands after what was said of it and its places in the inventory, in their order."""
     standing: Standing | None = None
-    for entry in entries:
-        statement = entry.statement
-        if isinstance(statement, AboutIdentity | BaseStatement):
-            continue
-        if isinstance(statement, AdditionStatement):
-            # An addition is the first that is said of a version: nobody takes over what another has added.
-            after = _added(statement) if standing is None else None
-        else:
-            after = _after(standing or Standing(statement.content_digest), entry)
-        standing = after or standing
+    said: list[Entry | _Listed] = [*entries, *listed]
+    for one in sorted(said, key=_sequence_of):
+        standing = _as_listed(standing, one) if isinstance(one, _Listed) else _after_entry(standing, one)
     return standing
+
+
+def _sequence_of(one: Entry | _Listed) -> int:
+    return one.sequence if isinstance(one, _Listed) else one.statement.predicate.sequence
+
+
+def _as_listed(before: Standing | None, listed: _Listed) -> Standing:
+    standing = before or Standing(listed.digest)
+    is_older = standing.digest == listed.digest and standing.addition is None
+    return replace(standing, is_older=True) if is_older else standing
+
+
+def _after_entry(before: Standing | None, entry: Entry) -> Standing | None:
+    statement = entry.statement
+    if isinstance(statement, AboutIdentity | BaseStatement | InventoryStatement):
+        return before
+    if isinstance(statement, AdditionStatement):
+        # An addition is the first that is said of a version: nobody takes over what another has added.
+        return _added(statement) if before is None else before
+    return _after(before or Standing(statement.content_digest), entry) or before
 
 
 def objection_to(version: AdapterVersion, standings: Standings) -> str | None:
@@ -187,8 +239,10 @@ def objection_to(version: AdapterVersion, standings: Standings) -> str | None:
     standing = standings.get(version.ref)
     if standing is None:
         if version.stage is Stage.DRAFT:
-            return None
+            return _NEVER_ADDED if standings.is_complete else None
         return f"the database says {version.stage}, and no signed statement is about it"
+    if standings.is_complete and standing.addition is None and not standing.is_older:
+        return _NEVER_ADDED
     if standing.digest != version.digest:
         return f"the database says content {version.digest[:19]}, and the signed statements say {standing.digest[:19]}"
     if (objection := _addition_objection(version, standing.addition)) is not None:
@@ -223,7 +277,7 @@ def _added(statement: AdditionStatement) -> Standing:
 def _after(before: Standing, entry: Entry) -> Standing | None:
     """Return where a version stands after a statement, None where that moves nothing."""
     statement = entry.statement
-    if isinstance(statement, AboutIdentity | BaseStatement | AdditionStatement):
+    if isinstance(statement, AboutIdentity | BaseStatement | InventoryStatement | AdditionStatement):
         return None
     if statement.content_digest != before.digest:
         return None

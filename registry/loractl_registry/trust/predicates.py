@@ -6,10 +6,11 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from loractl_registry.stages import Stage, Verb, climb, target_of
 from loractl_registry.trust.fields import (
+    MAX_ITEMS,
     Actor,
     Digest,
     Digests,
@@ -22,6 +23,7 @@ from loractl_registry.trust.fields import (
     Signer,
     Strict,
     Tenants,
+    VersionName,
 )
 from loractl_registry.trust.roles import Act
 
@@ -297,3 +299,29 @@ class BaseAdmission(Predicate):
     def act(self) -> Act:
         """What the signer needs a role for."""
         return Act.ADMIT_BASE if self.verb is AdmissionVerb.ADMIT else Act.WITHDRAW_BASE
+
+
+class OlderVersion(Strict):
+    """A version, by its ref and the digest of its content."""
+
+    name: VersionName
+    digest: Digest
+
+
+class Inventory(Predicate):
+    """These versions were there before additions were signed; every other one has a signed addition.
+
+    Attributes:
+        versions: At most 1000; what is more stands in the statements before the last.
+        is_last: Whether the list ends here. From then on, a version that is not in it must have an addition.
+        reason: Why nobody signed for them.
+    """
+
+    versions: Annotated[tuple[OlderVersion, ...], Field(max_length=MAX_ITEMS)]
+    is_last: bool
+    reason: Reason
+
+    @property
+    def act(self) -> Act:
+        """What the signer needs a role for."""
+        return Act.TAKE_INVENTORY

@@ -32,6 +32,7 @@ class Act(StrEnum):
     BREAK_GLASS = "break-glass"
     ADMIT_BASE = "admission of a base"
     WITHDRAW_BASE = "withdrawal of a base"
+    TAKE_INVENTORY = "inventory"
     CHANGE_IDENTITIES = "change of identities"
     CHECKPOINT = "checkpoint"
 
@@ -57,6 +58,7 @@ MAY_SIGN: Mapping[Act, frozenset[Role]] = {
     # Who of them may is for the policy, which every reader asks where no operator has signed.
     Act.ADMIT_BASE: _WHO_WORKS,
     Act.WITHDRAW_BASE: frozenset({Role.OPERATOR}),
+    Act.TAKE_INVENTORY: frozenset({Role.OPERATOR}),
     Act.CHANGE_IDENTITIES: frozenset({Role.OPERATOR}),
     # Whoever moves the head writes it down outside; an auditor does nothing else.
     Act.CHECKPOINT: _EVERYBODY,

@@ -26,6 +26,7 @@ from loractl_registry.trust.predicates import (
     BaseAdmission,
     BreakGlass,
     FileSigning,
+    Inventory,
     Promotion,
     Revocation,
     StepDown,
@@ -48,6 +49,7 @@ class PredicateType(StrEnum):
     STEP_DOWN = "https://loractl.dev/attestation/step-down/v1"
     REVOCATION = "https://loractl.dev/attestation/revocation/v1"
     BASE = "https://loractl.dev/attestation/base/v1"
+    INVENTORY = "https://loractl.dev/attestation/inventory/v1"
     ACCOUNT = "https://loractl.dev/attestation/account/v1"
     IDENTITY = "https://loractl.dev/attestation/identity/v1"
 
@@ -179,6 +181,27 @@ class BaseStatement(_Statement):
         return f"sha256:{self.subject[0].digest.sha256}"
 
 
+class HomeSubject(Strict):
+    """The registry of a home, by the id of the home."""
+
+    name: Literal["registry"]
+    digest: DigestSet
+
+
+class InventoryStatement(_Statement):
+    """The versions from before additions were signed were listed."""
+
+    predicate_type: Literal[PredicateType.INVENTORY] = Field(default=PredicateType.INVENTORY, alias="predicateType")
+    subject: tuple[HomeSubject]
+    predicate: Inventory
+
+    @model_validator(mode="after")
+    def _is_about_this_home(self) -> Self:
+        if self.subject[0].digest.sha256 != self.predicate.home:
+            raise ValueError("the subject's digest must be the id of the home")
+        return self
+
+
 class AboutIdentity(_Statement):
     """Something changed about who may sign."""
 
@@ -239,6 +262,7 @@ Statement = (
     | StepDownStatement
     | RevocationStatement
     | BaseStatement
+    | InventoryStatement
     | AccountStatement
     | IdentityStatement
 )
@@ -254,6 +278,11 @@ def subject_of(ref: VersionRef, digest: str) -> tuple[VersionSubject]:
 def base_subject(name: str, digest: str) -> tuple[BaseSubject]:
     """Return the subject of a statement about the base `name`, whose manifest has `digest` as ``sha256:hex``."""
     return (BaseSubject(name=name, digest=DigestSet(sha256=digest.removeprefix("sha256:"))),)
+
+
+def home_subject(home: str) -> tuple[HomeSubject]:
+    """Return the subject of a statement about the registry of `home`."""
+    return (HomeSubject(name="registry", digest=DigestSet(sha256=home)),)
 
 
 def identity_subject(name: str, key_id: str) -> tuple[IdentitySubject]:

@@ -126,7 +126,7 @@ def test_addition_cannot_be_taken_over_by_a_second_one(registry, add, home, stat
 
     assert len(problems) == 1
     assert "its addition was signed as ada" in problems[0]
-    assert said.predicate.sequence == 3
+    assert said.predicate.sequence == 4
 
 
 def test_verify_reports_a_signature_that_is_gone(registry, add, home):

@@ -25,6 +25,9 @@ from loractl_registry.trust import (
     IdentityChange,
     IdentityStatement,
     IdentityVerb,
+    Inventory,
+    InventoryStatement,
+    OlderVersion,
     Promotion,
     PromotionStatement,
     Revocation,
@@ -37,6 +40,7 @@ from loractl_registry.trust import (
     base_subject,
     create_key,
     home_id,
+    home_subject,
     identity_subject,
     sign_checkpoint,
     sign_statement,
@@ -132,6 +136,11 @@ class Home:
     def file_signing(self, *, by="ada", **changes):
         said = FileSigning(policy=POLICY, **self.common(by), signature=EVIDENCE, **changes)
         return FileSigningStatement(subject=subject(), predicate=said)
+
+    def inventory(self, *, by="ada", **changes):
+        older = (OlderVersion(name="bot@3", digest=CONTENT),)
+        said = {"versions": older, "is_last": True, "reason": "older", **changes}
+        return InventoryStatement(subject=home_subject(self.id), predicate=Inventory(**self.common(by), **said))
 
     def testimony(self, *, by="ada", **changes):
         said = {"evidence": POLICY, "type": EvidenceType.EVAL, "kind": "lm-eval", "passed": None, "metrics": POLICY}

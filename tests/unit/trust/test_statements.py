@@ -490,6 +490,7 @@ def test_revoked_key_that_backdates_is_found_by_the_chain(home):
 
 STATEMENTS = {
     Act.ADD: ("addition", {}),
+    Act.TAKE_INVENTORY: ("inventory", {}),
     Act.SIGN_FILES: ("file_signing", {}),
     Act.ADD_EVIDENCE: ("testimony", {}),
     Act.TO_CANDIDATE: ("promotion", {"from_stage": Stage.DRAFT, "to_stage": Stage.CANDIDATE}),
@@ -515,7 +516,7 @@ def test_role_allows_what_the_table_says(team, act, role):
     if role in MAY_SIGN[act]:
         believe(team, envelope)
     else:
-        with pytest.raises(RoleError, match=f"{act} of (bot@3|tiny-moe).* and the-{role} is {role}"):
+        with pytest.raises(RoleError, match=f"{act} of (bot@3|tiny-moe|registry).* and the-{role} is {role}"):
             believe(team, envelope)
 
 
