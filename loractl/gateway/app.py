@@ -68,10 +68,11 @@ class GatewaySettings:
 
 
 class Asked(NamedTuple):
-    """Who asks, and who is asked."""
+    """Who asks whom, and for how much by estimate."""
 
     caller: Caller
     target: Target
+    amounts: Amounts
 
 
 class Gateway:
@@ -187,8 +188,11 @@ class Gateway:
         # Boarding follows resolving without a pause: a revocation finds the request either not resolved or on its way.
         flights = self._reconciler.flights
         with flights.board(target.version.ref) if target.version else nullcontext() as flight:
-            amounts = await self._bounded(route, request, scope, receive, Asked(caller, target))
+            amounts = amounts_of(route, request)
+            check_answers(amounts, caller)
+            # Before anything is counted, so that whoever is over a quota costs the engine nothing.
             exchange.reserved(controls.reserve(caller, target.adapter, amounts))
+            amounts = await self._bounded(route, request, scope, receive, Asked(caller, target, amounts))
             turn = controls.turn(caller, target, amounts, deadline_s=self._settings.queue_timeout_s)
             async with Turn(controls.admission.admit(turn), receive, flight) as grant:
                 exchange.begins(grant, input_tokens=amounts.input_tokens)
@@ -215,9 +219,7 @@ class Gateway:
         self, route: Route, request: dict[str, object], scope: Scope, receive: Receive, asked: Asked
     ) -> Amounts:
         """Hold `request` to what its tenant may have, and return how much it asks for."""
-        caller, target = asked
-        amounts = amounts_of(route, request)
-        check_answers(amounts, caller)
+        caller, target, amounts = asked
         if needs_count(amounts, caller, target.adapter):
             longest = await longest_prompt(self._app, scope, receive, route=route, request=request, model=target.model)
             amounts = replace(amounts, longest_input=amounts.most_input if longest is None else longest)

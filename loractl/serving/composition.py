@@ -27,7 +27,7 @@ from loractl.serving.operator_key import read_operator_key
 from loractl.vllm_plugin.engine import VllmEngine
 from loractl_registry import AdapterVersion, Ref, Registry
 
-_RESERVED = 3 / 16
+_RESERVED = 1 / 8
 """Share of the engine's seats that a busy tenant leaves to quiet ones; benchmarks/fairness.py has what that costs."""
 
 

@@ -137,7 +137,7 @@ const adapters = new Grid(at("adapters"), at("adapters-more"), [
 const tenants = new Grid(at("tenants"), at("tenants-more"), [
   { id: "name", title: "Tenant", value: (row) => row.name, make: named },
   number("weight", "Weight", (row) => row.weight),
-  { id: "priority", title: "Class", value: (row) => row.priority ?? "" },
+  { id: "priority", title: "Class", value: (row) => row.priority ?? "", text: (row) => row.priority ?? "" },
   ...SHARED,
   number("refused", "Refused", (row) => total(row.totals.refused)),
   { id: "quotas", title: "Left of its limits", kind: "wide", value: (row) => Math.max(-1, ...row.standing.map((each) => 1 - each.remaining / (each.limit || 1))), make: quotas },

@@ -63,12 +63,14 @@ class Timing:
         decode_s: (sequences, seconds) of a step that generates one token for each; linear in between and beyond.
         prefill_token_s: Added for every prompt token in the step.
         load_s: Added for every adapter that has to be brought into its slot.
+        request_s: What a request takes before the engine's steps know of it.
         max_batched_tokens: Prompt and generated tokens of one step.
     """
 
     decode_s: tuple[tuple[int, float], ...] = ((1, 0.01), (64, 0.02))
     prefill_token_s: float = 1e-5
     load_s: float = 0.0
+    request_s: float = 0.0
     max_batched_tokens: int = 8192
 
     def step_s(self, sequences: int, prompt_tokens: int, loads: int) -> float:
@@ -122,6 +124,8 @@ class Engine:
 
     async def generate(self, adapter: str | None, prompt: int, output: int, on_token: Callable[[], None]) -> None:
         """Generate `output` tokens, calling `on_token` for each; being cancelled frees the sequence."""
+        if self.timing.request_s:
+            await asyncio.sleep(self.timing.request_s)
         job = _Job(adapter, max(1, prompt), output, on_token, asyncio.get_running_loop().create_future())
         self.waiting.append(job)
         self._wake.set()

@@ -216,6 +216,33 @@ async def test_context_is_what_the_engine_counts_where_an_estimate_could_be_wron
     assert house.server.reached.count(("POST", "/tokenize")) == 4
 
 
+@pytest.mark.parametrize("quota", [Limits(max_context=300, concurrent=1), Limits(max_context=300, tokens_per_day=999)])
+async def test_request_beyond_a_quota_costs_no_count_of_its_prompt(house: House, quota: Limits) -> None:
+    house.engine.token_s = 0.005
+    acme = house.client.with_key(house.registry.tenancy.add("acme", limits=quota))
+    async with running(house):
+        first = acme.begin_stream("poet", prompt="x" * 3000, max_tokens=60)
+        await first.begun()
+        refused = [await acme.ask("poet", prompt="x" * 3000, max_tokens=10) for _ in range(3)]
+        await first.answer()
+
+    assert [one.status for one in refused] == [429] * 3
+    assert all("x-ratelimit-limit-" in " ".join(one.headers) for one in refused)
+    assert house.server.reached.count(("POST", "/tokenize")) == 1
+
+
+async def test_prompt_that_was_counted_and_is_too_long_counts_as_a_request_without_tokens(house: House) -> None:
+    limits = Limits(max_context=300, requests_per_minute=2, tokens_per_minute=10_000)
+    acme = house.client.with_key(house.registry.tenancy.add("acme", limits=limits))
+    async with running(house):
+        long = [await acme.ask("poet", prompt="a " * 400) for _ in range(3)]
+        gauges = {one.kind: one.remaining for one in house.controls.quotas.standing("acme", "poet")}
+
+    assert [one.status for one in long] == [400, 400, 429]
+    assert house.server.reached.count(("POST", "/tokenize")) == 2
+    assert (gauges["requests_per_minute"], gauges["tokens_per_minute"]) == (0, 10_000)
+
+
 async def test_usage_is_counted_and_hidden_from_a_stream_that_did_not_ask(house: House) -> None:
     async with running(house):
         plain = await house.client.ask("poet", prompt="a b c", stream=True, max_tokens=4)
