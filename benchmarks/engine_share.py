@@ -119,7 +119,8 @@ def build_base(device: str, folder: Path) -> None:
     import torch
     from transformers import AutoTokenizer, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-    engine.build_base("qwen3moe", folder)  # its tokenizer stays
+    engine.build_base("qwen3moe", folder)
+    (folder / "model.safetensors").unlink()  # the tokenizer stays
     words = AutoTokenizer.from_pretrained(folder)
     config = Qwen3MoeConfig(
         vocab_size=len(words),
@@ -178,8 +179,8 @@ def interpreter(folder: Path) -> str:
         return sys.executable
     venv.create(folder, with_pip=False, system_site_packages=True, symlinks=True)
     (site,) = folder.glob("lib/python*/site-packages")
-    here = str(Path(__file__).parent)
-    (site / "found.pth").write_text("".join(f"{path}\n" for path in sys.path if path not in ("", here)))
+    own = ("", str(Path(__file__).parent), str(ROOT / "tests"))
+    (site / "found.pth").write_text("".join(f"{path}\n" for path in sys.path if path not in own))
     return str(folder / "bin" / "python")
 
 

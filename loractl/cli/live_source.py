@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import http.client
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from loractl.cli.errors import CliError, CliUsageError
+from loractl.serving.operator_key import (
+    OperatorKeyError,
+    OperatorKeyMissingError,
+    operator_key_path,
+    read_operator_key,
+)
 from loractl.serving.state import RunState, running
 from loractl.settings import OPERATOR_KEY_VARIABLE
 
 STATE_PATH = "/loractl/v1/state"
-_KEY_FILE = Path("run") / "operator.key"
 _TIMEOUT_S = 5.0
 _LONGEST_ANSWER = 64 * 2**20
 _LONGEST_KEY = 512
@@ -132,31 +135,15 @@ class LiveSource:
                     hint=f"unset {OPERATOR_KEY_VARIABLE}, or set it to the operator's key",
                 )
             return key
-        return read_key(self.home / _KEY_FILE)
-
-
-def read_key(path: Path) -> str | None:
-    """Return the key in `path`, or None: there is no such file, or it is another account's.
-
-    Raises:
-        KeyFileError: Others can read or replace it, it is no plain file, or it holds no key.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return None
-    except OSError as error:
-        raise KeyFileError(path, error.strerror or str(error)) from error
-    with os.fdopen(descriptor, "rb") as stream:
-        found = os.fstat(stream.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise KeyFileError(path, "it is no plain file")
-        if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o077:
-            raise KeyFileError(path, "others than you can read or replace it")
-        key = stream.read(_LONGEST_KEY + 2).decode("ascii", "replace").strip()
-    if not _is_key(key):
-        raise KeyFileError(path, "it holds no key")
-    return key
+        try:
+            key = read_operator_key(self.home)
+        except OperatorKeyMissingError:
+            return None
+        except OperatorKeyError as error:
+            raise KeyFileError(operator_key_path(self.home), str(error)) from error
+        if not _is_key(key):
+            raise KeyFileError(operator_key_path(self.home), "it holds no key")
+        return key
 
 
 def _is_key(text: str) -> bool:

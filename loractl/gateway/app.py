@@ -154,14 +154,15 @@ class Gateway:
                     raise ModelNotFoundError
                 await _send_json(send, table.describe(name))
             case Route.HEALTH:
-                await self._answer_health(send)
+                await self._answer_health(headers, send)
             case Route.METRICS:
                 door.require_operator(headers)
                 asked = rewritten(scope, path=route.path, request_id=request_id, body=b"")
                 await answer_metrics(self._app, asked, replay(b"", receive), send, self._controls.numbers())
             case Route.STATE:
                 door.require_operator(headers)
-                gathered = self._live.gathered(self._reconciler, await self._trouble())
+                trouble = await self._trouble() or self._controls.losses()
+                gathered = self._live.gathered(self._reconciler, trouble)
                 body = await asyncio.to_thread(lambda: _json(gathered()))
                 await send_answer(send, status=OK_STATUS, body=body, extra=_NOT_KEPT)
             case Route.PAGE:
@@ -244,12 +245,14 @@ class Gateway:
             await self._reconciler.recheck(target.version.ref)
         raise ModelNotFoundError
 
-    async def _answer_health(self, send: Send) -> None:
-        trouble = await self._trouble()
-        if trouble is None:
-            await _send_json(send, {"status": "ok"})
-        else:
+    async def _answer_health(self, headers: Headers, send: Send) -> None:
+        trouble, losses = await self._trouble(), self._controls.losses()
+        if trouble is not None:
             await _send_json(send, {"status": "degraded", "reason": trouble}, status=UNHEALTHY_STATUS)
+        elif losses is not None and self._controls.door.is_operator(headers):
+            await _send_json(send, {"status": "degraded", "reason": losses})
+        else:
+            await _send_json(send, {"status": "ok"})
 
     async def _trouble(self) -> str | None:
         if not await self._reconciler.engine.is_healthy():

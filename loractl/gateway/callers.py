@@ -133,7 +133,7 @@ class Door:
         Raises:
             UnauthorizedError: A key is wanted, and there is none that is good.
         """
-        if self.is_open or self._is_operator(headers):
+        if self.is_operator(headers):
             return Caller()
         presented, ring = parse_bearer(header_values(headers, b"authorization")), self.callers.ring
         key = None if presented is None or ring is None else ring.find(presented, at=self._now())
@@ -148,8 +148,12 @@ class Door:
         Raises:
             UnauthorizedError: Somebody else does.
         """
-        if not self.is_open and not self._is_operator(headers):
+        if not self.is_operator(headers):
             raise UnauthorizedError
+
+    def is_operator(self, headers: Headers) -> bool:
+        """Return whether the operator asks."""
+        return self.is_open or self._has_operator_key(headers)
 
     def resolve(self, caller: Caller, table: ServingTable, model: str) -> Target | None:
         """Return who answers `caller` to `model`, or None: what they may not use does not exist for them."""
@@ -181,7 +185,7 @@ class Door:
         self._latest = max(self._latest, self._clock())
         return self._latest
 
-    def _is_operator(self, headers: Headers) -> bool:
+    def _has_operator_key(self, headers: Headers) -> bool:
         values = header_values(headers, b"authorization")
         scheme, _, key = (values[0] if len(values) == 1 else b"").partition(b" ")
         digest = hashlib.sha256(key).digest()

@@ -68,6 +68,14 @@ class Controls:
         metrics.resident((name, number) for name, _, number in held)
         return metrics.snapshot()
 
+    def losses(self) -> str | None:
+        """Return what was lost beside the traffic so far, for the operator alone; None if nothing was."""
+        dropped = self.journal.metrics.dropped()
+        if not dropped:
+            return None
+        why = ", ".join(f"{reason} {count}" for reason, count in dropped.items())
+        return f"{sum(dropped.values())} records of requests were dropped since the start ({why}); the log says more"
+
     def adopt(self, callers: Callers) -> None:
         """Let these ask from now on, each within its limits, and nobody else."""
         for name, reason in callers.refused.items():

@@ -33,7 +33,7 @@ class LiveState:
         self._started = time.monotonic()
 
     def gathered(self, reconciler: Reconciler, trouble: str | None) -> Callable[[], dict[str, object]]:
-        """Gather this moment, `trouble` being what ``/health`` says is wrong, and return what makes the document of it.
+        """Gather this moment, `trouble` being what ``/health`` tells the operator, and return what makes the document.
 
         Making it takes milliseconds, is a pure function of copies, and belongs on another thread.
         """

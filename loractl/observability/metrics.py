@@ -154,6 +154,12 @@ class Metrics:
         with self.lock:
             self._own[RECORDS_DROPPED, reason] += count
 
+    def dropped(self) -> dict[DropReason, int]:
+        """Return how many records were lost so far, by why; without the reasons that lost none."""
+        with self.lock:
+            counts = {reason: self._own[RECORDS_DROPPED, reason] for reason in DropReason}
+        return {reason: count for reason, count in counts.items() if count}
+
     def snapshot(self) -> Snapshot:
         """Return all numbers of one moment, after giving series to the label sets that are used most."""
         with self.lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import secrets
 from pathlib import Path
 
@@ -15,6 +16,10 @@ class OperatorKeyError(ServeError):
     """There is no operator's key, or it is not a secret."""
 
     code = "serve.operator_key"
+
+
+class OperatorKeyMissingError(OperatorKeyError):
+    """There is no operator's key, or it is another account's."""
 
 
 def operator_key_path(home: Path) -> Path:
@@ -33,14 +38,21 @@ def read_operator_key(home: Path) -> str:
     """Return the key.
 
     Raises:
-        OperatorKeyError: There is none, or others can read it.
+        OperatorKeyMissingError: There is none, or this account may not open it.
+        OperatorKeyError: Others can read or replace it, it is no plain file, or it is empty.
     """
     path = operator_key_path(home)
     try:
         key = read_private(path).strip()
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         hint = f"make sure that it is yours alone, or remove it and start the server again: rm {path}"
-        raise OperatorKeyError(f"cannot read the operator's key: {error}", hint=hint) from error
+        raise _kind_of(error)(f"cannot read the operator's key: {error}", hint=hint) from error
     if not key:
         raise OperatorKeyError(f"{path} is empty", hint=f"remove it and start the server again: rm {path}")
     return key
+
+
+def _kind_of(error: OSError | UnicodeDecodeError) -> type[OperatorKeyError]:
+    # What `read_private` finds wrong with a file that it has opened has no number.
+    is_missing = isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+    return OperatorKeyMissingError if is_missing else OperatorKeyError

@@ -22,7 +22,7 @@ from loractl.gateway.asgi import Message, Receive, Scope, Send
 from loractl.gateway.keeping import Keeping
 from loractl.observability.definitions import IN_FLIGHT, RECORDS_DROPPED, RECORDS_WRITTEN, REQUESTS, WAITING
 from loractl.observability.metrics import Metrics
-from loractl.observability.outcomes import Outcome
+from loractl.observability.outcomes import DropReason, Outcome
 from loractl.observability.records import RecordLimits, RecordWriter
 from loractl.quotas import CounterFile, CounterSaving, Quotas
 from loractl_registry import Stage
@@ -320,6 +320,28 @@ async def test_key_that_has_expired_stays_so_when_the_clock_goes_back(tmp_path: 
             statuses.append((await acme.ask("poet")).status)
 
     assert statuses == [200, 401, 401, 401]
+
+
+async def test_dropped_records_are_told_to_the_operator_alone_and_health_stays_200(tmp_path: Path) -> None:
+    metrics = Metrics()
+    house = furnished(tmp_path, metrics=metrics)
+    acme = with_tenant(house)
+    operator = house.client.with_key({"authorization": "Bearer sesame"})
+    async with running(house):
+        before = await operator.get("/health")
+        metrics.records_dropped(DropReason.DISK, 3)
+        metrics.records_dropped(DropReason.LOCKED, 2)
+        told, others = await operator.get("/health"), [await one.get("/health") for one in (acme, house.client)]
+        state = await operator.get("/loractl/v1/state")
+        house.engine.is_up = False
+        down = await operator.get("/health")
+
+    assert before.json() == {"status": "ok"}
+    assert [one.status for one in (told, *others, down)] == [200, 200, 200, 503]
+    assert [one.json() for one in others] == [{"status": "ok"}] * 2
+    assert told.json()["status"] == state.json()["health"]["status"] == "degraded"  # type: ignore[index]
+    assert "5 records of requests were dropped since the start (disk 3, locked 2)" in str(told.json())
+    assert down.json() == {"status": "degraded", "reason": "the engine cannot answer"}
 
 
 async def test_counters_that_cannot_be_written_stop_no_traffic_and_health_says_so(tmp_path: Path) -> None:
