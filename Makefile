@@ -10,7 +10,7 @@ PACKAGES := loractl kernels registry
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test lint format types docs generate bench-cli bench-gateway bench-neighbour bench-kernels-report clean
+.PHONY: help setup demo serve test lint format types docs generate bench-cli bench-trust bench-gateway bench-neighbour bench-kernels-report clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-21s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ generate: $(READY_TEST)  ## Rewrite what is generated: completions/, docs/refere
 
 bench-cli: $(READY_TEST)  ## Time the commands on a registry of 10 000 versions
 	$(BIN)/python benchmarks/cli.py
+
+bench-trust: $(READY_TEST)  ## Time what trust costs: the start of a server, and commands on 10 000 signed versions
+	$(BIN)/python benchmarks/trust.py
 
 bench-gateway: $(READY_TEST)  ## Time the gateway at 200 concurrent streams on a fake engine
 	$(BIN)/python benchmarks/gateway.py

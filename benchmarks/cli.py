@@ -223,6 +223,7 @@ def machine() -> dict[str, object]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cores": len(os.sched_getaffinity(0)),
+        "is_real_time": os.sched_getscheduler(0) == os.SCHED_FIFO,
         "load": round(os.getloadavg()[0], 2),
     }
 

@@ -113,7 +113,8 @@ def _serve_rows(folder: Path, rounds: int) -> Iterator[dict[str, Any]]:
                 if number >= 0:
                     taken.append(round(seconds, 4))
         load = round(os.getloadavg()[0], 2)
-        yield facts | {"part": "serve", "adapters": ADAPTERS, "megabytes": megabytes, "load_after": load, "s": times}
+        about = {"part": "serve", "adapters": ADAPTERS, "megabytes": megabytes, "statements": _statements(home)}
+        yield facts | about | {"load_after": load, "s": times}
         _remove(home.parent)
 
 
@@ -289,8 +290,10 @@ def _command_line(name: str, rows: Sequence[dict[str, Any]]) -> str:
     held = {row["state"]: row for row in rows if row["case"] == name}
     cells = [_spread(held[state]["ms"]) if state in held else "" for state in (COLD, WARM)]
     budget = held[WARM]["budget_ms"]
-    verdicts = [f"{state} {_verdict(held[state]['ms'], budget)}" for state in (COLD, WARM) if state in held]
-    told = "" if budget is None else f"{budget:6.0f}: {', '.join(verdicts)}"
+    told = ""
+    if budget is not None:
+        verdicts = [f"{state} {_verdict(held[state]['ms'], budget)}" for state in (COLD, WARM) if state in held]
+        told = f"{budget:8.0f}: {', '.join(verdicts)}"
     return f"  {name:34}{cells[0]:>20}{cells[1]:>20}{told}".rstrip()
 
 

@@ -19,7 +19,6 @@ from loractl_registry.outcomes import ApprovalNeed, ApprovalRecord, Approvals, A
 from loractl_registry.policies import Policy, Verdict
 from loractl_registry.policies.patterns import person_key
 from loractl_registry.reading import get_version
-from loractl_registry.records import AdapterVersion
 from loractl_registry.refs import Ref, VersionRef
 from loractl_registry.refusals import BaseGoneError, SelfApprovalError, StageError
 from loractl_registry.stages import Stage, climb
@@ -32,7 +31,7 @@ def approve(context: Context, ref: Ref | VersionRef, *, actor: str, reason: str)
     require_intact(context, get_version(context, ref))
     with signed_writing(context, actor=actor) as pen:
         version = get_version(context, ref)
-        to = next_rung(version)
+        to = rung_after(version.stage)
         if to is None or version.base is None or version.base_digest is None:
             raise StageError("approve", version.ref, version.stage, f"promote it first: loractl promote {version.ref}")
         place = pen.place()
@@ -65,7 +64,7 @@ def approvals(context: Context, ref: Ref | VersionRef) -> Approvals:
         facts = facts_of(context, connection, chain, standing, version)
     valid = standing_approvals(chain, standing, now)
     given = () if standing is None else standing.approvals
-    to = next_rung(version)
+    to = rung_after(version.stage)
     needed: tuple[ApprovalNeed, ...] = ()
     if to is not None and held is not None:
         judge = Judge(policy, "", frozenset())
@@ -83,9 +82,9 @@ def approvals(context: Context, ref: Ref | VersionRef) -> Approvals:
     )
 
 
-def next_rung(version: AdapterVersion) -> Stage | None:
-    """Return the servable stage that a promotion would enter next; only for those are there approvals."""
-    rungs = climb(version.stage, None)
+def rung_after(stage: Stage) -> Stage | None:
+    """Return the servable stage that a promotion from `stage` would enter next; only for those are there approvals."""
+    rungs = climb(stage, None)
     return rungs[0] if rungs and rungs[0].is_servable else None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from loractl_registry._context import Context
 from loractl_registry._store import bases, versions
-from loractl_registry.approving import next_rung
+from loractl_registry.approving import rung_after
 from loractl_registry.attestations import EvidenceRecord
 from loractl_registry.change_norms import ModuleChange, changes_of_modules
 from loractl_registry.checking import diff
@@ -26,6 +26,8 @@ from loractl_registry.stages import Stage
 from loractl_registry.trust import MAY_SIGN, Act
 
 APPROVALS = ".approvals"
+_ASKED_ABOUT = tuple(stage for stage in Stage if stage is Stage.LIVE or rung_after(stage) is not None)
+"""What may wait for an approval, and what it is compared with; drafts are many and wait for none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +71,19 @@ def review(context: Context, *, actor: str, identity: str | None) -> Review:
     seen, policy = read_checkpoint(context), home_policy(context)
     with context.database.reading() as connection:
         chain = resumed_chain(context, connection, seen)
-        rows = versions.select(connection, context.path_of)
+        rows = versions.select(connection, context.path_of, stages=_ASKED_ABOUT)
         admitted = {base.name: base for base in bases.select(connection)}
         standings = Standings(chain)
         known = {
             row.ref: facts_of(context, connection, chain, standings.get(row.ref), row)
             for row in rows
-            if next_rung(row) is not None
+            if rung_after(row.stage) is not None
         }
     viewer, now = viewer_of(context, chain, policy, actor=actor, identity=identity), context.clock()
     live = {row.ref.name: row for row in rows if row.stage is Stage.LIVE and objection_to(row, standings) is None}
     found: list[Waiting] = []
     for version in rows:
-        to, base = next_rung(version), admitted.get(version.base or "")
+        to, base = rung_after(version.stage), admitted.get(version.base or "")
         if to is None or base is None or objection_to(version, standings) is not None:
             continue
         given = standing_approvals(chain, standings.get(version.ref), now)

@@ -223,3 +223,14 @@ def team(home):
     for role in Role:
         home.trusts(f"the-{role}", role)
     return home
+
+
+@pytest.fixture
+def busy(home):
+    """A chain of six: two identities trusted, three promotions."""
+    home.trusts("bob", Role.REVIEWER)
+    home.promotes(ref="bot@1")
+    home.trusts("eve", Role.CONTRIBUTOR)
+    home.promotes(by="bob", ref="bot@2")
+    home.promotes(ref="bot@3")
+    return home

@@ -22,17 +22,6 @@ from loractl_registry.trust.errors import (
 )
 
 
-@pytest.fixture
-def busy(home):
-    """A chain of six: two identities trusted, three promotions."""
-    home.trusts("bob", Role.REVIEWER)
-    home.promotes(ref="bot@1")
-    home.trusts("eve", Role.CONTRIBUTOR)
-    home.promotes(by="bob", ref="bot@2")
-    home.promotes(ref="bot@3")
-    return home
-
-
 def check(home, envelopes=None, /, **arguments):
     return verify_chain(home.envelopes if envelopes is None else envelopes, now=home.now, **arguments)
 
