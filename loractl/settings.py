@@ -45,6 +45,14 @@ class Fairness(StrEnum):
     VTC = "vtc"
 
 
+class ProveAt(StrEnum):
+    """When a promotion to candidate proves the effect first: wherever an engine is installed, where the policy asks."""
+
+    AUTO = "auto"
+    POLICY = "policy"
+    NEVER = "never"
+
+
 class LogLevel(StrEnum):
     """How much the server's log says."""
 
@@ -94,6 +102,7 @@ class Settings:
         queue_timeout_s: Longest wait of a request for its turn.
         records: Whether a server keeps a record of every request.
         trace_endpoint: OpenTelemetry collector, as an URL for OTLP over HTTP; None sends no traces.
+        prove: When ``loractl promote`` proves a draft's effect first; its flags ``--prove`` and ``--no-prove`` win.
         scan_command: What ``loractl evidence scan`` runs: a list of words, or one text that is split as a shell would.
         origins: Where each value came from, by name.
     """
@@ -112,6 +121,7 @@ class Settings:
     records: bool
     trace_endpoint: str | None
     log_level: LogLevel
+    prove: ProveAt
     scan_command: tuple[str, ...] | None
     origins: Mapping[str, Origin]
 
@@ -376,5 +386,6 @@ _SETTINGS: dict[str, _Setting] = {
     "records": _Setting(_switch, lambda _: True, "--records"),
     "trace_endpoint": _Setting(_url, lambda _: None),
     "log_level": _Setting(_choice(LogLevel), lambda _: LogLevel.INFO),
+    "prove": _Setting(_choice(ProveAt), lambda _: ProveAt.POLICY),
     "scan_command": _Setting(_command, lambda _: None),
 }

@@ -147,12 +147,12 @@ TREE: Tree = {
             *_COMMON), ()),
     'promote': Node(
         'promote', 'Move a version up: candidate, approved, live.',
-        'What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. Where\nthe policy asks for a proof of effect, a draft is proven before, by vLLM if it is installed. A running server takes\nit within a second.', ('loractl promote support-bot@3', 'loractl promote support-bot@3 --to live', 'loractl promote support-bot@3 --break-glass --reason "live one leaks"'),
+        'What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. Where\nthe policy asks for a proof of effect, a draft is proven before, by vLLM if it is installed; the setting prove says\nauto for every draft where there is an engine, or never. A running server takes it within a second.', ('loractl promote support-bot@3', 'loractl promote support-bot@3 --to live', 'loractl promote support-bot@3 --break-glass --reason "live one leaks"'),
         (Argument('ref', 'REF', 'NAME@3, or NAME for the version that is live.', 'promotable', True, False),),
         (
             Option('to', ('--to',), 'STAGE', 'candidate, approved or live; one rung if not given.', 'rung', ('draft', 'candidate', 'approved', 'live', 'retired', 'rejected', 'revoked'), False, False, False),
             Option('reason', ('--reason',), 'TEXT', 'Why; kept in the history.', '', (), False, False, False),
-            Option('prove', ('--prove',), '', "Prove a draft's effect first; if not given, where the policy asks.", '', (), False, False, False),
+            Option('prove', ('--prove',), '', "Prove a draft's effect first; if not given, as the setting prove says.", '', (), False, False, False),
             Option('break_glass', ('--break-glass',), '', 'Without approvals and evidence, for an operator, with a reason; over by itself.', '', (), False, False, False),
             *_COMMON), ()),
     'sign': Node(

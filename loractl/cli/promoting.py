@@ -52,7 +52,9 @@ def promote(
     *,
     prove: Annotated[
         bool | None,
-        typer.Option("--prove/--no-prove", help="Prove a draft's effect first; if not given, where the policy asks."),
+        typer.Option(
+            "--prove/--no-prove", help="Prove a draft's effect first; if not given, as the setting prove says."
+        ),
     ] = None,
     break_glass: Annotated[
         bool,
@@ -64,8 +66,8 @@ def promote(
     """Move a version up: candidate, approved, live.
 
     What each rung asks for is checked first: the stored files, whether the base can take the adapter, the policy. Where
-    the policy asks for a proof of effect, a draft is proven before, by vLLM if it is installed. A running server takes
-    it within a second.
+    the policy asks for a proof of effect, a draft is proven before, by vLLM if it is installed; the setting prove says
+    auto for every draft where there is an engine, or never. A running server takes it within a second.
     """
     app = context_of(ctx)
     if break_glass:

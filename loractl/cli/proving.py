@@ -15,7 +15,7 @@ from loractl.cli.errors import CliUsageError, VerificationFailedError
 from loractl.cli.params import RefArgument, existing_file
 from loractl.cli.style import Style, clean, count_text
 from loractl.cli.tables import facts
-from loractl.settings import DeviceChoice
+from loractl.settings import DeviceChoice, ProveAt
 from loractl_registry.records import AdapterVersion
 from loractl_registry.refs import Ref
 from loractl_registry.stages import Stage
@@ -72,7 +72,8 @@ def prove(
 def prove_first(app: AppContext, ref: Ref, *, is_wanted: bool | None) -> None:
     """Prove the effect of a draft before it becomes a candidate, and keep the proof.
 
-    With `is_wanted` None that is for the policy to say: it is if a rung asks for such a proof and there is none yet.
+    With `is_wanted` None the setting ``prove`` says whether, and nothing is proven twice: ``policy`` where a rung asks
+    for such a proof, ``auto`` also wherever an engine is installed, ``never`` nowhere, which the policy may then deny.
 
     Raises:
         VerificationFailedError: The adapter does not have the effect that it should; its stage has not changed.
@@ -80,7 +81,7 @@ def prove_first(app: AppContext, ref: Ref, *, is_wanted: bool | None) -> None:
     version = app.registry.version(ref)
     if version.stage is not Stage.DRAFT or is_wanted is False or version.base is None:
         return
-    if is_wanted is None and not (app.registry.policies.wants_effect() and not _has_proof(app, version)):
+    if is_wanted is None and not _is_due(app, version):
         return
     if importlib.util.find_spec("torch") is None:
         app.out.warn("no proof of effect is made: neither an engine nor torch is installed")
@@ -95,6 +96,17 @@ def prove_first(app: AppContext, ref: Ref, *, is_wanted: bool | None) -> None:
             f"{version.ref} does not have the effect that it should: {clean(reasons)}",
             hint=f"it stays a draft; see: loractl evidence list {version.ref}",
         )
+
+
+def _is_due(app: AppContext, version: AdapterVersion) -> bool:
+    match app.settings.prove:
+        case ProveAt.NEVER:
+            return False
+        case ProveAt.POLICY:
+            is_asked = app.registry.policies.wants_effect()
+        case ProveAt.AUTO:
+            is_asked = _is_engine_at_hand() or app.registry.policies.wants_effect()
+    return is_asked and not _has_proof(app, version)
 
 
 def _has_proof(app: AppContext, version: AdapterVersion) -> bool:

@@ -40,7 +40,6 @@ from loractl_registry.trust import (
     Account,
     Chain,
     Grant,
-    IdentityKey,
     IdentityVerb,
     MissingCheckpointError,
     PublicKey,
@@ -184,8 +183,8 @@ class Identities:
         with context.database.writing() as connection:
             chain = verified_chain(context, connection)
             acting = acting_identity(context, chain, home_policy(context), actor=actor)
-            if chain is None or not isinstance(acting.key, IdentityKey):
-                raise NoSuchIdentityError(acting.name, list(private_keys(context)))
+            if chain is None or acting.key is None:
+                raise NoSuchIdentityError(acting.name, [])
             detail = {"sequence": chain.sequence, "head": chain.head, "signer": acting.name}
             event = NewEvent("registry.checkpoint", "registry", actor, context.clock(), reason=reason, detail=detail)
             audit.append(connection, event)

@@ -14,13 +14,14 @@ from attacks.forging import append, promotion_of, stored
 from attacks.on_store import MISSING, flip
 from attacks.scene import Scene, revoking
 from support.local_sigstore import LocalSigstore
-from support.tampering import run_sql
+from support.tampering import copied, restored, run_sql
 
 from loractl_registry import Ref, Registry, Stage
 from loractl_registry.hashing import hash_files
 from loractl_registry.records import Manifest
 from loractl_registry.signatures import _library
 from loractl_registry.trust import Account
+from loractl_registry.trust.statements import digest_of
 
 LOCAL, EVIL = LocalSigstore(), LocalSigstore()
 KIM, ISSUER = "https://git.example.org/o/r/.workflows/release.yml@refs/heads/main", "https://tokens.example.org"
@@ -195,6 +196,66 @@ PROMOTIONS = (
 )
 
 
+def _checkpoint(by: LocalSigstore = LOCAL, *, kind: str = "checkpoint", **said: object) -> Deed:
+    """Put a checkpoint of the head in place, as kim would sign it."""
+
+    def spoil(scene: Scene) -> None:
+        last = stored(scene.home)[-1]
+        home, signer = last.body["predicate"]["home"], {"identity": "kim", "key_id": ACCOUNT.key_id}
+        at, head = last.body["predicate"]["at"], digest_of(last.payload)
+        held = {"version": 1, "home": home, "sequence": last.sequence, "head": head, "at": at, "signer": signer}
+        body = {
+            "_type": "https://in-toto.io/Statement/v1",
+            "predicateType": f"https://loractl.dev/attestation/{kind}/v1",
+            "subject": [{"name": "registry", "digest": {"sha256": home}}],
+            "predicate": held | said,
+        }
+        (scene.home / "checkpoint.json").write_bytes(by.bundle(rfc8785.dumps(body), KIM, ISSUER))
+
+    return spoil
+
+
+def _older(scene: Scene) -> None:
+    """Put the database of before kim's promotion back."""
+    before = copied(scene.home, scene.root / "before.db")
+    _bundled()(scene)
+    _checkpoint()(scene)
+    restored(scene.home, before)
+
+
+def checkpoint(id_: str, deed: str, spoil: Deed, says: str) -> Attack:
+    """Return an attack on the checkpoint of a home in which an account signs."""
+    return account(id_, deed, spoil, says, act=Send("bot"), has=Has.HOME, honest=_checkpoint())
+
+
+CHECKPOINTS = (
+    checkpoint(
+        "database-of-before-an-account-signed",
+        "Put back the database of before an account took a version live",
+        _older,
+        "a signed checkpoint has seen",
+    ),
+    checkpoint(
+        "checkpoint-of-another-sigstore",
+        "Write a checkpoint in the account's name, from a sigstore of the attacker's",
+        _checkpoint(EVIL),
+        "certificate chain",
+    ),
+    checkpoint(
+        "checkpoint-of-another-head",
+        "Write one of another head, signed by the account elsewhere",
+        _checkpoint(head=f"sha256:{'0' * 64}"),
+        "two histories exist",
+    ),
+    checkpoint(
+        "statement-as-checkpoint",
+        "Put a bundle of another kind in its place",
+        _checkpoint(kind="promotion"),
+        "predicateType",
+    ),
+)
+
+
 def _ships(by: LocalSigstore) -> Deed:
     def spoil(scene: Scene) -> None:
         manifest = Manifest(hash_files(scene.folder, ["adapter_config.json", "adapter_model.safetensors"]))
@@ -273,4 +334,4 @@ TRUSTED = (
         honest=_offered(LOCAL.trusted_root),
     ),
 )
-ATTACKS = (*PROMOTIONS, *FILES, *TRUSTED)
+ATTACKS = (*PROMOTIONS, *CHECKPOINTS, *FILES, *TRUSTED)

@@ -16,6 +16,7 @@ from loractl_registry.home_errors import os_errors_named
 from loractl_registry.ledger import prefixes
 from loractl_registry.strict_json import StrictJsonError, parse_object
 from loractl_registry.trust import (
+    AccountSigner,
     Chain,
     Checkpoint,
     FileWitness,
@@ -26,11 +27,14 @@ from loractl_registry.trust import (
     check_witness,
     choose_witness,
     sign_checkpoint,
+    signer_id,
     to_the_second,
     verify_chain,
 )
 from loractl_registry.trust.checkpoint import PAYLOAD_TYPE as CHECKPOINT_TYPE
+from loractl_registry.trust.checkpoint import claimed_checkpoint
 from loractl_registry.trust.envelope import unverified_payload
+from loractl_registry.trust.keyless import is_bundle
 from loractl_registry.trust.keys import Signing
 from loractl_registry.trust.statements import PAYLOAD_TYPE, digest_of
 
@@ -140,12 +144,12 @@ def _gone_on(context: Context, connection: sqlite3.Connection, known: Chain | No
     return known
 
 
-def write_checkpoint(context: Context, key: Signing) -> None:
+def write_checkpoint(context: Context, key: Signing | AccountSigner) -> None:
     """Sign the head of the chain as it is now, and keep it outside the database."""
     with _sole_writer(context.home):
         with context.database.reading() as connection:
             chain = _resumed(context, connection)
-        grant = None if chain is None else chain.trust.active(key.public.key_id)
+        grant = None if chain is None else chain.trust.active(signer_id(key))
         # Whoever revoked the key meanwhile writes the checkpoint.
         if chain is not None and grant is not None:
             envelope = checkpoint_of(context, chain, grant.identity, key)
@@ -154,10 +158,10 @@ def write_checkpoint(context: Context, key: Signing) -> None:
             prefixes.keep(context, chain)
 
 
-def checkpoint_of(context: Context, chain: Chain, identity: str, key: Signing) -> bytes:
+def checkpoint_of(context: Context, chain: Chain, identity: str, key: Signing | AccountSigner) -> bytes:
     """Return the signed checkpoint of the head of `chain`."""
     at = max(to_the_second(context.clock()), chain.statements[-1].statement.predicate.at)
-    signer = Signer(identity=identity, key_id=key.public.key_id)
+    signer = Signer(identity=identity, key_id=signer_id(key))
     held = Checkpoint(home=chain.trust.home, sequence=chain.sequence, head=chain.head, at=at, signer=signer)
     return sign_checkpoint(held, key)
 
@@ -168,6 +172,8 @@ def _digest_at(connection: sqlite3.Connection, sequence: int) -> str | None:
 
 
 def _claimed_sequence(envelope: bytes) -> int:
+    if is_bundle(envelope):
+        return claimed_checkpoint(envelope).sequence
     try:
         claimed = parse_object(unverified_payload(envelope, CHECKPOINT_TYPE)).get("sequence")
     except StrictJsonError:

@@ -203,6 +203,5 @@ def signed_writing(context: Context, *, actor: str) -> Generator[Pen]:
     if pen.has_signed:
         context.verified.chain = pen.chain
         reach("sign.after_commit")
-        # A checkpoint takes a key: after an account's statement the old one stands, which says less and is true.
-        if isinstance(pen.acting.key, IdentityKey):
+        if pen.acting.key is not None:
             write_checkpoint(context, pen.acting.key)

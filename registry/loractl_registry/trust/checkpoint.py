@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from loractl_registry.strict_json import StrictJsonError, parse_object
 from loractl_registry.trust import fields
@@ -15,17 +15,23 @@ from loractl_registry.trust.envelope import sign_envelope, unverified_payload, v
 from loractl_registry.trust.errors import (
     ForeignHomeError,
     ForkError,
+    KeyOwnerError,
     RollbackError,
     StatementError,
     UnknownSignerError,
     WrongSignerError,
 )
 from loractl_registry.trust.fields import Digest, Hexadecimal, Moment, Signer, Strict, canonical_bytes, is_canonical
+from loractl_registry.trust.keyless import AccountSigner, is_bundle
 from loractl_registry.trust.keys import Signing
 from loractl_registry.trust.roles import Act
+from loractl_registry.trust.statements import PAYLOAD_TYPE as STATEMENT_PAYLOAD_TYPE
+from loractl_registry.trust.statements import STATEMENT_TYPE, HomeSubject, home_subject, signer_id
 from loractl_registry.trust.trust_store import TrustStore
-from loractl_registry.trust.verifying import require_past, require_role, require_signed
+from loractl_registry.trust.verifying import require_bundled, require_past, require_role, require_signed
 from loractl_registry.trust.witnesses import Witness
+
+_Said = TypeVar("_Said", bound=Strict)
 
 PAYLOAD_TYPE = "application/vnd.loractl.checkpoint.v1+json"
 """Another type than that of statements, so that no signature over one passes for the other."""
@@ -47,15 +53,33 @@ class Checkpoint(Strict):
     signer: Signer
 
 
-def sign_checkpoint(checkpoint: Checkpoint, signer: Signing) -> bytes:
-    """Return the signed envelope of `checkpoint`.
+class _AccountCheckpoint(Strict):
+    """A checkpoint as an account signs it: sigstore signs nothing but in-toto statements.
+
+    Its predicate type is none of those that statements have, so that neither passes for the other.
+    """
+
+    type_: Literal["https://in-toto.io/Statement/v1"] = Field(default=STATEMENT_TYPE, alias="_type")
+    predicate_type: Literal["https://loractl.dev/attestation/checkpoint/v1"] = Field(
+        default="https://loractl.dev/attestation/checkpoint/v1", alias="predicateType"
+    )
+    subject: tuple[HomeSubject]
+    predicate: Checkpoint
+
+
+def sign_checkpoint(checkpoint: Checkpoint, signer: Signing | AccountSigner) -> bytes:
+    """Return the signed envelope of `checkpoint`; by an account, the bundle that holds it.
 
     Raises:
-        WrongSignerError: It names another key than that of `signer`.
+        WrongSignerError: It names another key or account than that of `signer`.
+        RegistryError: As `AccountSigner.bundle` says.
     """
     named = checkpoint.signer
-    if named.key_id != signer.public.key_id:
+    if named.key_id != signer_id(signer):
         raise WrongSignerError(_describe(checkpoint), named.identity, named.key_id)
+    if isinstance(signer, AccountSigner):
+        said = _AccountCheckpoint(subject=home_subject(checkpoint.home), predicate=checkpoint)
+        return signer.bundle(canonical_bytes(said))
     return sign_envelope(canonical_bytes(checkpoint), PAYLOAD_TYPE, signer)
 
 
@@ -64,21 +88,40 @@ def verify_checkpoint(envelope: bytes, trust: TrustStore, now: datetime) -> Chec
 
     Raises:
         EnvelopeError, SignatureInvalidError, UnknownSignerError: The envelope is not what a trusted key signed.
+        KeylessSignatureError: It is a bundle, and not what the account that it names has signed.
         StatementError, ForeignHomeError: What it holds is no checkpoint, or one of another home.
         WrongSignerError, KeyOwnerError: Its signer may not say it.
         KeyNotYetTrustedError, KeyRevokedError: Its signer's key may sign nothing at that sequence.
         FromTheFutureError: It is dated more than 5 minutes after `now`.
     """
-    opened = verify_envelope(envelope, PAYLOAD_TYPE, trust.keys)
-    checkpoint = _parse(opened.payload)
+    is_bundled = is_bundle(envelope)
+    opened = None if is_bundled else verify_envelope(envelope, PAYLOAD_TYPE, trust.keys)
+    checkpoint = claimed_checkpoint(envelope) if opened is None else _parse(opened.payload)
     what, signer = _describe(checkpoint), checkpoint.signer
     if checkpoint.home != trust.home:
         raise ForeignHomeError(what, checkpoint.home, trust.home)
-    require_signed(what, signer, opened.key_ids)
+    if opened is not None:
+        require_signed(what, signer, opened.key_ids)
     grant = trust.witness(what, signer.identity, signer.key_id, checkpoint.sequence)
+    if is_bundled:
+        require_bundled(what, envelope, signer, grant)
     require_role(what, grant, Act.CHECKPOINT)
     require_past(what, checkpoint.at, now)
     return checkpoint
+
+
+def claimed_checkpoint(envelope: bytes) -> Checkpoint:
+    """Return what an envelope or a bundle says, without a look at a signature.
+
+    Raises:
+        EnvelopeError, StatementError: It holds no checkpoint.
+    """
+    if not is_bundle(envelope):
+        return _parse(unverified_payload(envelope, PAYLOAD_TYPE))
+    said = _read(_AccountCheckpoint, unverified_payload(envelope, STATEMENT_PAYLOAD_TYPE))
+    if said.subject[0].digest.sha256 != said.predicate.home:
+        raise StatementError("the subject's digest must be the id of the home")
+    return said.predicate
 
 
 def check_against(checkpoint: Checkpoint, digests: Sequence[str]) -> None:
@@ -109,9 +152,9 @@ def check_witness(witness: Witness, chain: Chain, now: datetime) -> Checkpoint:
     envelope = witness.read()
     try:
         checkpoint = verify_checkpoint(envelope, chain.trust, now)
-    except UnknownSignerError as error:
+    except (UnknownSignerError, KeyOwnerError) as error:
         # The copy that was restored may be older than the trust in whoever signed last.
-        claimed = _parse(unverified_payload(envelope, PAYLOAD_TYPE))
+        claimed = claimed_checkpoint(envelope)
         if claimed.home == chain.trust.home and claimed.sequence > chain.sequence:
             raise RollbackError(chain.sequence, claimed.sequence) from error
         raise
@@ -124,15 +167,19 @@ def _describe(checkpoint: Checkpoint) -> str:
 
 
 def _parse(payload: bytes) -> Checkpoint:
+    return _read(Checkpoint, payload)
+
+
+def _read(kind: type[_Said], payload: bytes) -> _Said:
     try:
         parse_object(payload)
-        checkpoint = Checkpoint.model_validate_json(payload)
+        said = kind.model_validate_json(payload)
     except StrictJsonError as error:
         raise StatementError(str(error)) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "it"
         raise StatementError(f"{place}: {first['msg'].removeprefix('Value error, ')[:300]}") from error
-    if not is_canonical(checkpoint, payload):
+    if not is_canonical(said, payload):
         raise StatementError("it is not in canonical form")
-    return checkpoint
+    return said

@@ -98,6 +98,9 @@ def account_id(subject: str, issuer: str) -> str:
 
 def is_bundle(data: bytes) -> bool:
     """Whether `data` says that it is a Sigstore bundle, and no bare envelope."""
+    # Every envelope of a chain is asked, and few are bundles; one that spells the key otherwise is no envelope either.
+    if b'"mediaType"' not in data:
+        return False
     try:
         return parse_object(data).get("mediaType") == BUNDLE_TYPE
     except StrictJsonError:

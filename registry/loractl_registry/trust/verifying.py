@@ -104,12 +104,8 @@ def _opened(envelope: bytes, trust: TrustStore) -> VerifiedPayload:
     claimed = parse_statement(payload)
     signer, sequence = claimed.predicate.signer, claimed.predicate.sequence
     grant = trust.grant_at(describe(claimed), signer.identity, signer.key_id, sequence)
-    if not isinstance(grant.key, Account):
-        raise WrongSignerError(describe(claimed), signer.identity, signer.key_id)
-    # Under the root that was pinned when it was signed: a newer one need not know the logs of then.
-    if verify_bundle(envelope, grant.key) != (PAYLOAD_TYPE, payload):
-        raise EnvelopeError("two readers find two statements in it")
-    return VerifiedPayload(payload, (grant.key.key_id,))
+    require_bundled(describe(claimed), envelope, signer, grant)
+    return VerifiedPayload(payload, (signer.key_id,))
 
 
 def verify_root(envelope: bytes, now: datetime) -> tuple[VerifiedStatement, TrustStore]:
@@ -145,6 +141,21 @@ def require_signed(what: str, signer: Signer, key_ids: tuple[str, ...]) -> None:
     """Return if the key that `what` names is one that signed it, or raise `WrongSignerError`."""
     if signer.key_id not in key_ids:
         raise WrongSignerError(what, signer.identity, signer.key_id)
+
+
+def require_bundled(what: str, bundle: bytes, signer: Signer, grant: Grant) -> None:
+    """Return if the account of `grant`, which `what` names as its signer, has signed what is in `bundle`.
+
+    Under the root that was pinned when it was signed: a newer one need not know the logs of then.
+
+    Raises:
+        WrongSignerError: `grant` is that of a key.
+        KeylessSignatureError, EnvelopeError: It has not.
+    """
+    if not isinstance(grant.key, Account):
+        raise WrongSignerError(what, signer.identity, signer.key_id)
+    if verify_bundle(bundle, grant.key) != (PAYLOAD_TYPE, unverified_payload(bundle, PAYLOAD_TYPE)):
+        raise EnvelopeError("two readers find two statements in it")
 
 
 def require_role(what: str, grant: Grant, act: Act) -> None:

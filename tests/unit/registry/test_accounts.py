@@ -3,6 +3,7 @@
 import pytest
 from support.local_sigstore import LocalSigstore, token_of
 from support.registry import write_adapter
+from support.tampering import WIPE, copied, restored, run_sql
 
 from loractl_registry import Ref, Registry, Stage
 from loractl_registry.audit_records import read_record
@@ -11,7 +12,8 @@ from loractl_registry.errors import UsageError
 from loractl_registry.ledger.errors import NoSuchIdentityError
 from loractl_registry.refusals import PolicyDeniedError, SelfApprovalError
 from loractl_registry.signatures import _library
-from loractl_registry.trust import KeylessSignatureError, KeylessUnavailableError, _sigstore
+from loractl_registry.trust import KeylessSignatureError, KeylessUnavailableError, RollbackError, _sigstore
+from loractl_registry.trust.checkpoint import claimed_checkpoint
 from loractl_registry.trust.errors import IdentityError, RoleError
 from loractl_registry.trust.keyless_errors import InvalidAccountError, NoTokenError, TrustedRootError
 
@@ -226,3 +228,49 @@ def test_the_record_for_an_auditor_verifies_with_what_an_account_signed(registry
     found = verify_record(read_record(tmp_path / "record"), exported.root_key_id, clock())
 
     assert found.problems == ()
+
+
+def test_an_account_s_change_moves_the_checkpoint(registry, trusted, home):
+    trusted("reviewer").promote(BOT, actor="kim", to=Stage.CANDIDATE)
+
+    held = claimed_checkpoint((home / "checkpoint.json").read_bytes())
+
+    verified = registry.identities.verify()
+    assert (held.sequence, held.head, held.signer.identity) == (verified.statements, verified.head, "kim")
+    assert verified.problems == ()
+
+
+@pytest.mark.parametrize("is_trusted_before", [True, False], ids=["before-its-change", "before-it-was-trusted"])
+def test_database_from_before_an_account_s_change_is_refused(
+    registry, trusted, home, clock, tmp_path, is_trusted_before
+):
+    backup = None if is_trusted_before else copied(home, tmp_path / "backup.db")
+    kim = trusted("reviewer")
+    backup = backup or copied(home, tmp_path / "backup.db")
+    kim.promote(BOT, actor="kim", to=Stage.CANDIDATE)
+    kim.close()
+    registry.close()
+    restored(home, backup)
+
+    with Registry.open(home, clock=clock) as again:
+        assert "a signed checkpoint has seen" in again.snapshot("tiny-moe").distrust
+        with pytest.raises(RollbackError):
+            again.promote(BOT, actor="ada")
+
+
+def test_chain_that_was_wiped_is_refused_where_an_account_s_checkpoint_remembers_it(registry, trusted, home, clock):
+    trusted("reviewer").promote(BOT, actor="kim", to=Stage.CANDIDATE)
+    run_sql(home, *WIPE)
+
+    with Registry.open(home, clock=clock) as again, pytest.raises(RollbackError):
+        again.promote(BOT, actor="ada")
+
+
+def test_an_account_writes_a_checkpoint_that_was_meant(registry, trusted, home):
+    kim = trusted("auditor")
+    (home / "checkpoint.json").unlink()
+
+    written = kim.identities.checkpoint(actor="kim", reason="it was lost")
+
+    assert written.signer == "kim"
+    assert registry.identities.verify().problems == ()
