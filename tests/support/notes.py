@@ -8,11 +8,31 @@ import hashlib
 import hmac
 import json
 import sqlite3
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 
 from support.tampering import DATABASE, run_sql
 
+from loractl_registry import Registry
+from loractl_registry._context import Context
+from loractl_registry.ledger.chains import Seen, read_checkpoint
+from loractl_registry.trust import Chain
+
 NOTE, SECRET = "verified.json", "keys/verified-secret"
+
+
+def chain_by(
+    how: Callable[[Context, sqlite3.Connection, Seen], Chain | None], home: Path, clock: Callable[[], datetime]
+) -> Chain:
+    """Return the chain as a new process takes it up, by `how` of `ledger.chains`."""
+    with Registry.open(home, clock=clock) as fresh:
+        context = fresh._context
+        seen = read_checkpoint(context)
+        with context.database.reading() as connection:
+            chain = how(context, connection, seen)
+    assert chain is not None
+    return chain
 
 
 def rows_of(home: Path) -> list[tuple[str, str, str, str]]:

@@ -2,6 +2,7 @@
 
 import pytest
 from support.local_sigstore import LocalSigstore, token_of
+from support.notes import chain_by
 from support.registry import write_adapter
 from support.tampering import WIPE, copied, restored, run_sql
 
@@ -9,7 +10,9 @@ from loractl_registry import Ref, Registry, Stage
 from loractl_registry.audit_records import read_record
 from loractl_registry.audit_verifying import verify_record
 from loractl_registry.errors import UsageError
+from loractl_registry.ledger.chains import checked_chain, resumed_chain
 from loractl_registry.ledger.errors import NoSuchIdentityError
+from loractl_registry.ledger.standing import Standings
 from loractl_registry.refusals import PolicyDeniedError, SelfApprovalError
 from loractl_registry.signatures import _library
 from loractl_registry.trust import KeylessSignatureError, KeylessUnavailableError, RollbackError, _sigstore
@@ -228,6 +231,22 @@ def test_the_record_for_an_auditor_verifies_with_what_an_account_signed(registry
     found = verify_record(read_record(tmp_path / "record"), exported.root_key_id, clock())
 
     assert found.problems == ()
+
+
+def test_what_accounts_and_keys_signed_is_taken_up_from_the_note_as_it_is_verified(registry, trusted, home, clock):
+    kim = trusted("contributor", "reviewer", "operator")
+    kim.promote(BOT, actor="kim", to=Stage.CANDIDATE)
+    kim.sign_files(BOT, actor="kim")
+    registry.identities.revoke("kim", actor="ada", reason="left")
+
+    whole, again = (chain_by(how, home, clock) for how in (checked_chain, resumed_chain))
+
+    assert (whole.reopened, again.reopened) == (0, again.sequence)
+    assert again.trust == whole.trust
+    assert dict(Standings(again)) == dict(Standings(whole))
+    assert [again.granted(one.statement) for one in again.statements] == [
+        whole.granted(one.statement) for one in whole.statements
+    ]
 
 
 def test_an_account_s_change_moves_the_checkpoint(registry, trusted, home):

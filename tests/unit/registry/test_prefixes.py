@@ -7,12 +7,12 @@ import sqlite3
 from datetime import timedelta
 
 import pytest
-from support.notes import NOTE, SECRET, make_note_fit, rows_of, swap_statement
+from support.notes import NOTE, SECRET, chain_by, make_note_fit, rows_of, swap_statement
 from support.tampering import DATABASE, run_sql
 
 from loractl_registry import Ref, Registry, Stage
 from loractl_registry.ledger import prefixes
-from loractl_registry.ledger.chains import checked_chain, read_checkpoint, resumed_chain
+from loractl_registry.ledger.chains import checked_chain, resumed_chain
 from loractl_registry.ledger.standing import Standings
 from loractl_registry.trust import PublicKey, TrustError
 
@@ -44,14 +44,6 @@ def counted(monkeypatch):
 
 def resumed(home, clock):
     return chain_by(resumed_chain, home, clock)
-
-
-def chain_by(how, home, clock):
-    with Registry.open(home, clock=clock) as fresh:
-        context = fresh._context
-        seen = read_checkpoint(context)
-        with context.database.reading() as connection:
-            return how(context, connection, seen)
 
 
 def note_of(home):
