@@ -14,7 +14,7 @@ import sqlite3
 import stat
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import cryptography
@@ -151,4 +151,8 @@ def _read_private(path: Path, max_bytes: int) -> tuple[bytes, os.stat_result] | 
 
 
 def _verifier() -> str:
-    return f"rules {RULES}, loractl {version('loractl')}, cryptography {cryptography.__version__}"
+    try:
+        keyless = version("sigstore")
+    except PackageNotFoundError:
+        keyless = "none"
+    return f"rules {RULES}, loractl {version('loractl')}, cryptography {cryptography.__version__}, sigstore {keyless}"
