@@ -46,8 +46,7 @@ import gc, sys, time
 from pathlib import Path
 gc.set_threshold(100_000, 50, 50)  # as the command line does
 import loractl.serving.launch, loractl_registry.serving, loractl_registry.checking
-import loractl_registry.ledger.file_signatures
-from loractl_registry import Ref, Registry
+from loractl_registry import Registry
 way, home = sys.argv[1], Path(sys.argv[2])
 with Registry.open(home, must_exist=True) as registry:
     versions = registry.versions()
@@ -58,7 +57,7 @@ with Registry.open(home, must_exist=True) as registry:
     else:
         served = registry.snapshot("wide").versions
         assert len(served) == len(contents)
-        assert all(one.is_intact for one in registry.verify([Ref(one.ref.name, one.ref.number) for one in served]))
+        assert all(one.is_intact for one in registry.verify_bytes(served))
     print(time.perf_counter() - started)
 """
 
@@ -84,8 +83,16 @@ def main() -> None:
     if options.report is not None:
         print(report(_rows(options.report)))
         return
+    kept = _rows(RESULTS) if RESULTS.exists() else []
     with workspace(options.keep) as folder:
-        rows = [*_serve_rows(folder, options.rounds), *_command_rows(folder, options.runs)]
+        measured = {
+            part: list(measure(folder)) if part in options.parts else [row for row in kept if row["part"] == part]
+            for part, measure in (
+                ("serve", lambda folder: _serve_rows(folder, options.rounds)),
+                ("command", lambda folder: _command_rows(folder, options.runs)),
+            )
+        }
+    rows = [row for part in measured.values() for row in part]
     RESULTS.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     print(report(rows))
 
@@ -94,6 +101,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7, help="of each way to check 100 adapters")
     parser.add_argument("--runs", type=int, default=9, help="of each command in each state")
+    parser.add_argument("--parts", nargs="+", choices=["serve", "command"], default=["serve", "command"])
     parser.add_argument("--keep", type=Path, help="folder to build in, and to find the homes in again")
     parser.add_argument("--report", type=Path, help="print the tables of these rows and measure nothing")
     return parser.parse_args()

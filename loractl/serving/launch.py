@@ -30,7 +30,7 @@ from loractl.serving.request import Ready, ServeRequest, ServeUi
 from loractl.serving.state import RunState, process_start, remove_state, running, sole_server, write_state
 from loractl.serving.supervision import Inbox, Supervision
 from loractl.vllm_plugin.command import engine_command
-from loractl_registry import Ref, Registry, ServingSnapshot, Stage, VersionVerification
+from loractl_registry import Registry, ServingSnapshot, Stage, VersionVerification
 from loractl_registry.advisories import Override
 
 
@@ -171,8 +171,7 @@ def _check_base(name: str, registry: Registry, ui: ServeUi) -> None:
 
 def _intact(snapshot: ServingSnapshot, registry: Registry) -> tuple[ServingSnapshot, tuple[VersionVerification, ...]]:
     """Return `snapshot` without the versions whose files are not what was added, and what was found about those."""
-    refs = [Ref(version.ref.name, version.ref.number) for version in snapshot.versions]
-    damaged = tuple(found for found in (registry.verify(refs) if refs else ()) if not found.is_intact)
+    damaged = tuple(found for found in registry.verify_bytes(snapshot.versions) if not found.is_intact)
     lost = {found.ref for found in damaged}
     return replace(snapshot, versions=tuple(v for v in snapshot.versions if v.ref not in lost)), damaged
 

@@ -8,9 +8,13 @@ from loractl_registry._context import Context
 from loractl_registry.refs import Ref, VersionRef
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from loractl_registry.attestations import FileSignatureRecord, FilesSigned
     from loractl_registry.evidence import EvidenceShelf
     from loractl_registry.identities import Identities
+    from loractl_registry.outcomes import VersionVerification
+    from loractl_registry.records import AdapterVersion
 
 
 class Attested:
@@ -31,6 +35,15 @@ class Attested:
         from loractl_registry.evidence import EvidenceShelf
 
         return EvidenceShelf(self._context)
+
+    def verify_bytes(self, versions: Sequence[AdapterVersion]) -> tuple[VersionVerification, ...]:
+        """Hash the stored files of `versions`, and say which are still what was added; no signature is looked at.
+
+        For who has them from a `ServingSnapshot`, which has verified their signatures over these very digests.
+        """
+        from loractl_registry import checking
+
+        return checking.verify_bytes(self._context, versions)
 
     def file_signatures(self, ref: Ref | VersionRef) -> tuple[FileSignatureRecord, ...]:
         """Return the signatures over the files of `ref`, each verified again."""

@@ -38,6 +38,14 @@ def verify(context: Context, refs: Sequence[Ref | VersionRef]) -> tuple[VersionV
     return tuple(_verified(version, damage.get(version.digest, ()), signed, collected) for version in found)
 
 
+def verify_bytes(context: Context, found: Sequence[AdapterVersion]) -> tuple[VersionVerification, ...]:
+    """Hash the stored files of `found`, as their rows name them; see `Attested.verify_bytes`."""
+    with context.database.reading() as connection:
+        manifests = {version.digest: versions.manifest_of(connection, version.digest) for version in found}
+    damage = {digest: damage_of(context, digest, manifest) for digest, manifest in manifests.items()}
+    return tuple(_verified(version, damage[version.digest], {}, {}) for version in found)
+
+
 def _verified(
     version: AdapterVersion,
     damaged: tuple[Damage, ...],
