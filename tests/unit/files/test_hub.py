@@ -229,12 +229,13 @@ def test_offline_mode_answers_from_the_cache(hub, base, adapter, scratch, monkey
 def test_offline_adapter_arrives_as_regular_files(hub, published, adapter, scratch, monkeypatch):
     from huggingface_hub import hf_hub_download
 
-    for name in files_of(adapter):
+    published.files = {**published.files, "model.sig": b"{}"}
+    for name in (*files_of(adapter), "model.sig"):
         hf_hub_download("acme/support", name, endpoint=hub.url)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
     with fetched_adapter(SOURCE, scratch) as fetched:
-        assert files_of(fetched.folder) == files_of(adapter)
+        assert files_of(fetched.folder) == {**files_of(adapter), "model.sig": b"{}"}
         assert not [path for path in fetched.folder.iterdir() if path.is_symlink()]
     assert fetched.provenance.commit == COMMIT
 
