@@ -50,7 +50,8 @@ Commands remember what was verified ([ADR 20](adr/0020-kept-verified-prefix.md))
 and verifies everything. Whole processes, {runs} runs each, in turns. Asked for are 700 ms for approvals and
 explanations, and what stands above for the others; `promote` here is the rung to approved, and `add` signs the files.
 
-On {cores} cores, {priority}, with a load of {least:.1f} to {most:.1f} (commit `{commit}`).
+On {cores} cores, {priority}, with a load of {least:.1f} to {most:.1f} (commit `{commit}`, the commands
+`{commands}`).
 
 ```
 {table}
@@ -176,6 +177,7 @@ def trust() -> str:
         least=min(loads),
         most=max(loads),
         commit=about["commit"][:10],
+        commands=command["commit"][:10],
         table=table,
     )
 

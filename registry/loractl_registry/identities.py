@@ -8,6 +8,7 @@ from pathlib import Path
 from loractl_registry._context import Context
 from loractl_registry._store import audit, bases, statements, versions
 from loractl_registry._store.audit import NewEvent
+from loractl_registry._store.statements import StoredStatement
 from loractl_registry.actors import parse_actor, parse_reason, require_reason
 from loractl_registry.ledger.admissions import admissions_of, objection_to_base
 from loractl_registry.ledger.adopting import REASON as ADOPTED
@@ -230,6 +231,7 @@ class Identities:
                 problems += _base_disagreements(context, bases.select(connection), chain)
                 problems += lost_bytes(context, connection, chain, rows)
                 problems += _unrecorded(chain, audit.named_statements(connection))
+                problems += _misfiled(chain, statements.select(connection))
             problems += audit.broken_links(connection)
             problems += tenancy_problems(context, connection)
         return HistoryVerification(count, head, events, tuple(problems))
@@ -270,6 +272,16 @@ def _unrecorded(chain: Chain | None, named: set[str]) -> list[str]:
         f"statement {place} is named by no event of the audit log"
         for place, verified in enumerate(() if chain is None else chain.statements, 1)
         if verified.digest not in named and getattr(verified.statement.predicate, "reason", None) != ADOPTED
+    ]
+
+
+def _misfiled(chain: Chain | None, rows: Sequence[StoredStatement]) -> list[str]:
+    """Say which statements the database files under what they are not; no command can go on from its note then."""
+    return [
+        f"statement {place} is {verified.kind} of {verified.subject}, and the database files it under"
+        f" {row.kind} of {row.subject}"
+        for place, (verified, row) in enumerate(zip(() if chain is None else chain.statements, rows, strict=True), 1)
+        if (verified.digest, verified.kind, verified.subject) != (row.digest, row.kind, row.subject)
     ]
 
 

@@ -189,6 +189,14 @@ def test_row_that_differs_in_anything_is_not_resumed(shop, home, clock, edit, se
     assert resumed(home, clock).reopened == 0
 
 
+def test_statement_that_is_filed_elsewhere_is_named(shop, home):
+    run_sql(home, "UPDATE statement SET subject = 'bot@1', kind = 'promotion' WHERE kind = 'revocation'")
+
+    (problem,) = shop.identities.verify().problems
+
+    assert problem == "statement 13 is revocation of gone@1, and the database files it under promotion of bot@1"
+
+
 @pytest.mark.parametrize("sequence", [2, 5, 12])
 def test_statement_that_was_swapped_is_refused_as_without_a_note(shop, home, clock, sequence):
     swap_statement(home, sequence, at="2026-01-31T09:00:00Z")
