@@ -61,9 +61,11 @@ bench-trust: $(READY_TEST)  ## Time what trust costs: the start of a server, and
 bench-gateway: $(READY_TEST)  ## Time the gateway at 200 concurrent streams on a fake engine
 	$(BIN)/python benchmarks/gateway.py
 
-bench-neighbour: $(READY_TEST)  ## The gateway's memory over 100 000 requests; a flood beside a quiet tenant on a real vLLM
+bench-neighbour: $(READY_TEST)  ## The gateway's memory; a real vLLM: a flood, times across tenants, lost throughput
 	$(BIN)/python benchmarks/gateway_memory.py
 	$(BIN)/python benchmarks/neighbour.py
+	$(BIN)/python benchmarks/cache_timing.py
+	$(BIN)/python benchmarks/engine_share.py
 
 bench-kernels-report: $(READY_TEST)  ## Rewrite docs/benchmarks-kernels.md and its plots from the raw rows
 	$(BIN)/python kernels/benchmarks/report.py

@@ -194,7 +194,7 @@ def test_statement_that_is_filed_elsewhere_is_named(shop, home):
 
     (problem,) = shop.identities.verify().problems
 
-    assert problem == "statement 13 is revocation of gone@1, and the database files it under promotion of bot@1"
+    assert problem == "statement 14 is revocation of gone@1, and the database files it under promotion of bot@1"
 
 
 @pytest.mark.parametrize("sequence", [2, 5, 12])
