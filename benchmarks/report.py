@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from plots import plots
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+DOCS = ROOT / "docs"
 
 HEAD = """# Benchmarks
 
@@ -65,6 +68,8 @@ What the gateway adds to a fake engine at {streams} concurrent streams, with the
 engine on the same {cpus} cores, at real-time priority (commit `{commit}`). Blocks of load alternate between the engine
 alone and the engine behind the gateway. A bound of 1 ms at the median and 5 ms at the 99th percentile is asked for.
 
+![First event, alone and behind the gateway](assets/benchmarks/gateway.svg)
+
 ```
 {table}
 ```
@@ -96,6 +101,8 @@ engine, which the gateway decides; the rest of a time to first token is the toke
 shares, and the machine. A refused request counts into `turn` alone. Asked for are 1.14 times the time to first token
 alone, 95 % of the throughput without fairness, and shares within 5 % of the weights.
 
+![Time to first token on a real engine](assets/benchmarks/noisy-engine.svg)
+
 ```
 {table}
 ```
@@ -111,6 +118,10 @@ times as often. Asked for are a 99th percentile of at most 1.14 times that alone
 fairness. `reserve` is how many of the {seats} seats are kept for tenants with little in flight, `prompts` the most
 prompt tokens that are in the engine without a first token, and `floor` lets the quiet tenant past the gate. `loractl
 serve` keeps an eighth of the seats: `reserve 16`.
+
+![Time to first token in the model](assets/benchmarks/noisy-model.svg)
+
+![16 adapters on 8 slots](assets/benchmarks/slots-model.svg)
 
 ```
 {table}
@@ -153,10 +164,18 @@ On {where} (commit `{commit}`, vLLM {vllm}, load average {load:.1f} before it be
 
 
 def main() -> int:
-    """Write the page."""
-    page = HEAD + commands() + trust() + gateway() + memory() + neighbour() + fairness() + cache() + share()
-    (ROOT / "docs" / "benchmarks.md").write_text(page, encoding="utf-8")
+    """Write the page and its plots."""
+    for path, text in pages().items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
     return 0
+
+
+def pages() -> dict[Path, str]:
+    """Return the page and its plots, by the files that they belong in."""
+    page = HEAD + commands() + trust() + gateway() + memory() + neighbour() + fairness() + cache() + share()
+    drawn = {DOCS / "assets" / "benchmarks" / name: text for name, text in plots().items()}
+    return {DOCS / "benchmarks.md": page, **drawn}
 
 
 def commands() -> str:
