@@ -69,12 +69,14 @@ class Gate:
         limits: Of the gate, or None for no gate at all.
         passes_quiet: The quiet tenant does not meet the gate.
         seats: Of the engine.
+        in_order: The engine begins prompts in the order that the gate gives them, rather than as they come.
     """
 
     limits: Limits | None
     policy: Policy = Policy.VTC
     passes_quiet: bool = False
     seats: int = SEATS
+    in_order: bool = False
 
 
 def _reserving(seats: int, prompts: int | None = None) -> Gate:
@@ -90,10 +92,12 @@ NOISY_GATES = {
     "vtc, reserve 16, prompts 8192": _reserving(16, 8192),
     "vtc, reserve 16, prompts 1024": _reserving(16, 1024),
     "vtc, reserve 16, prompts 256": _reserving(16, 256),
+    "vtc, in order": Gate(LIMITS, in_order=True),
+    "vtc, reserve 16, in order": replace(_reserving(16), in_order=True),
     "vtc, 64 seats, reserve 8": replace(_reserving(8), seats=64),
     "floor": Gate(LIMITS, passes_quiet=True),
 }
-SHARE_GATES = {name: NOISY_GATES[name] for name in ("vtc", "vtc, reserve 16")}
+SHARE_GATES = {name: NOISY_GATES[name] for name in ("vtc", "vtc, reserve 16", "vtc, reserve 16, in order")}
 ADAPTER_GATES = {
     "alone": Gate(None),
     "fifo": Gate(LIMITS, Policy.OFF),
@@ -166,7 +170,8 @@ async def _arrive(
 
 async def _noisy(gate: Gate, load: Load, seed: int, *, has_flood: bool) -> tuple[list[float], float]:
     """Return the quiet tenant's times to first token, and the tokens a second of the engine."""
-    engine = Engine(timing=TIMING, max_num_seqs=SEATS + (32 if gate.passes_quiet else 0))
+    seats = SEATS + (32 if gate.passes_quiet else 0)
+    engine = Engine(timing=TIMING, max_num_seqs=seats, in_order=gate.in_order)
     controller = make_gate(gate)
     quiet: list[Answer] = []
     flood: list[Answer] = []
@@ -198,7 +203,7 @@ def noisy(load: Load) -> Iterator[Row]:
 
 
 async def _shares(gate: Gate, weights: dict[str, float], seconds: float) -> dict[str, float]:
-    engine = Engine(timing=TIMING, max_num_seqs=SEATS)
+    engine = Engine(timing=TIMING, max_num_seqs=SEATS, in_order=gate.in_order)
     controller = make_gate(gate, weights)
     answers: list[Answer] = []
     rng = random.Random(0)

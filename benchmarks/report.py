@@ -115,9 +115,10 @@ What fair admission does in virtual time, over a model of gpt-oss-20b on an H100
 and times to first token are those of the [kernel benchmarks](benchmarks-kernels.md); nobody measured steps that mix
 prompts with a full batch. A quiet tenant asks {quiet:g} times a second, alone and beside a tenant that asks a hundred
 times as often. Asked for are a 99th percentile of at most 1.14 times that alone, at 95 % of the throughput without
-fairness. `reserve` is how many of the {seats} seats are kept for tenants with little in flight, `prompts` the most
-prompt tokens that are in the engine without a first token, and `floor` lets the quiet tenant past the gate. `loractl
-serve` keeps an eighth of the seats: `reserve 16`.
+fairness. `reserve` is how many of the {seats} seats are kept for tenants with little in flight; with `in order` the
+engine begins prompts in fair order ([ADR 25](adr/0025-prompts-in-fair-order.md)), else as they come; `prompts` is the
+most prompt tokens that are in the engine without a first token, and `floor` lets the quiet tenant past the gate.
+`loractl serve` is `reserve 16, in order`.
 
 ![Time to first token in the model](assets/benchmarks/noisy-model.svg)
 
@@ -129,8 +130,9 @@ serve` keeps an eighth of the seats: `reserve 16`.
 
 No setting meets the bound, for the batch alone costs more: whoever arrives waits for the step that runs, and shares the
 next one, which take 9.6 ms and more with {seats} sequences, and 3.2 ms alone. Half the seats do not help, since the
-quiet tenant then waits for one of its own. Bounding prompts helps most, and costs a sixth of the throughput where they
-are long; of an answer that comes whole the gateway does not see the first token, so `serve` bounds none.
+quiet tenant then waits for one of its own. Fair order helps where prompts are long, and costs nothing. Bounding prompts
+helps more, and costs a sixth of the throughput where they are long; of an answer that comes whole the gateway does not
+see the first token, so `serve` bounds none.
 """
 
 CACHE = """

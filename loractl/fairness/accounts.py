@@ -19,6 +19,7 @@ class Account:
     Attributes:
         counter: Service in weighted tokens, divided by `weight`. It never falls, so that heaps of it stay valid.
         credit: What was charged too much; taken off the charges that follow.
+        prompts_end: Where the prompts that it has sent to the engine end, in the engine's order of prompts.
         is_fresh: Nothing of it was admitted since it last began to wait.
     """
 
@@ -26,6 +27,7 @@ class Account:
     weight: float
     counter: float = 0.0
     credit: float = 0.0
+    prompts_end: float = 0.0
     waiting: int = 0
     in_flight: int = 0
     is_fresh: bool = False

@@ -40,9 +40,10 @@ class Grant:
     Attributes:
         waited_s: Time from asking to being admitted.
         is_cold: The engine has to load the adapter first, as far as admission can know.
+        order: Which prompt the engine should take first of those that it has, the least.
     """
 
-    __slots__ = ("_charge", "_input_tokens", "_ticket", "is_cold", "waited_s")
+    __slots__ = ("_charge", "_input_tokens", "_ticket", "is_cold", "order", "waited_s")
 
     def __init__(self, ticket: Ticket, charge: Callable[[Ticket, int, int], None]) -> None:
         self._ticket = ticket
@@ -50,6 +51,7 @@ class Grant:
         self._input_tokens = ticket.request.estimated_input_tokens
         self.waited_s = ticket.waited_s
         self.is_cold = ticket.is_cold
+        self.order = round(ticket.order_in_engine)
 
     def charge(self, *, input_tokens: int | None = None, output_tokens: int = 0) -> None:
         """Charge the tenant for what was done for it.
@@ -128,6 +130,7 @@ class AdmissionController:
         self._chooser = Chooser(self._queues, self._residency, patience_s=limits.patience_s, slack=slack)
         self._order = itertools.count()
         self._in_flight = self._reserved_in_flight = self._tokens = self._prefill_tokens = 0
+        self._prompts_done = 0.0
         self._recheck: asyncio.TimerHandle | None = None
 
     @property
@@ -262,6 +265,7 @@ class AdmissionController:
         if self._is_fair:
             ticket.account.charge(self._weights.input * input_tokens + self._weights.output * output_tokens)
         if output_tokens and ticket.is_in_flight and ticket.is_prefilling:
+            self._prompts_done = max(self._prompts_done, ticket.order_in_engine)
             self._end_prefill(ticket)
             if self._limits.max_prefill_tokens is not None:
                 self._pump()
@@ -327,7 +331,12 @@ class AdmissionController:
         self._tokens += _tokens_of(ticket)
         self._prefill_tokens += request.estimated_input_tokens
         if self._is_fair:
-            account.charge(self._weights.input * request.estimated_input_tokens)
+            cost = self._weights.input * request.estimated_input_tokens
+            account.charge(cost)
+            # Start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996) of the prompts in the engine: each stands
+            # after its tenant's last, and none before what the engine has done, so that none is passed over for ever.
+            ticket.order_in_engine = max(self._prompts_done, account.prompts_end)
+            account.prompts_end = ticket.order_in_engine + cost / account.weight
         ticket.admitted.set_result(None)
 
     def _look_again(self) -> None:

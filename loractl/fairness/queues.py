@@ -27,6 +27,7 @@ class Ticket:
         is_reserved: It has one of the reserved seats.
         is_cold: Its adapter has to be loaded first.
         is_prefilling: Nothing was generated for it yet.
+        order_in_engine: Where its prompt stands among those that the engine has.
     """
 
     request: Request
@@ -41,6 +42,7 @@ class Ticket:
     is_reserved: bool = False
     is_cold: bool = False
     is_prefilling: bool = True
+    order_in_engine: float = 0.0
 
 
 @dataclass(eq=False, slots=True)

@@ -60,11 +60,13 @@ class GatewaySettings:
         body: Bounds of request bodies.
         queue_timeout_s: Longest wait for a turn at the engine; None waits without end.
         stall_timeout_s: How long a client may not read while there is something for it, before it counts as gone.
+        orders_prompts: The engine takes prompts in the order of their `priority`.
     """
 
     body: BodyLimits = field(default_factory=BodyLimits)
     queue_timeout_s: float | None = 60.0
     stall_timeout_s: float = 30.0
+    orders_prompts: bool = False
 
 
 class Asked(NamedTuple):
@@ -200,6 +202,8 @@ class Gateway:
                 request["model"] = target.model
                 if caller.salt is not None:
                     request["cache_salt"] = caller.salt
+                if self._settings.orders_prompts:
+                    request["priority"] = grant.order
                 meter = Meter(
                     exchange,
                     route,

@@ -82,7 +82,7 @@ def compose(app: ASGIApp, server: object, config: EngineConfig) -> Gateway:
         controls=controls,
         live=LiveState(controls, slots=config.plan.slots, fairness=config.traffic.fairness),
         keeping=keeping,
-        settings=GatewaySettings(queue_timeout_s=config.traffic.queue_timeout_s),
+        settings=GatewaySettings(queue_timeout_s=config.traffic.queue_timeout_s, orders_prompts=config.orders_prompts),
     )
 
 

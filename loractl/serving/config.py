@@ -31,6 +31,7 @@ class EngineConfig:
         is_guarded: Whether a key is wanted even while there are no tenants.
         witness: File that keeps the signed checkpoint besides the home.
         traffic: How requests are queued, recorded and traced.
+        orders_prompts: Whether the engine takes prompts in the order that the gateway says.
     """
 
     home: Path
@@ -42,6 +43,7 @@ class EngineConfig:
     is_guarded: bool
     witness: Path | None
     traffic: TrafficSettings
+    orders_prompts: bool
 
     def write(self) -> Path:
         """Write the file below the home and return where."""
@@ -55,6 +57,7 @@ class EngineConfig:
             "is_guarded": self.is_guarded,
             "witness": None if self.witness is None else str(self.witness),
             "traffic": self.traffic.to_json(),
+            "orders_prompts": self.orders_prompts,
         }
         path = run_folder(self.home) / f"{self.base}.config"
         write_private(path, json.dumps(body, indent=1))
@@ -83,6 +86,7 @@ class EngineConfig:
                 is_guarded=body["is_guarded"] is True,
                 witness=None if body["witness"] is None else Path(body["witness"]),
                 traffic=TrafficSettings.from_json(body["traffic"]),
+                orders_prompts=body["orders_prompts"] is True,
             )
         except (OSError, ValueError, KeyError, TypeError, PlanError) as error:
             raise EngineConfigError(

@@ -29,7 +29,8 @@ from loractl.serving.readiness import Endpoint, answers, claim_endpoint, is_loop
 from loractl.serving.request import Ready, ServeRequest, ServeUi
 from loractl.serving.state import RunState, process_start, remove_state, running, sole_server, write_state
 from loractl.serving.supervision import Inbox, Supervision
-from loractl.vllm_plugin.command import engine_command
+from loractl.settings import Fairness
+from loractl.vllm_plugin.command import engine_command, takes_prompts_in_order
 from loractl_registry import Registry, ServingSnapshot, Stage, VersionVerification
 from loractl_registry.advisories import Override
 
@@ -99,6 +100,7 @@ def prepare(request: ServeRequest, *, registry: Registry, ui: ServeUi) -> Prepar
         host=endpoint.host,
         port=endpoint.port,
         extra_args=request.engine_args,
+        in_order=request.traffic.fairness is Fairness.VTC,
     )
     seen = engine_environment(os.environ, {})
     features = features_in_use(command.argv, {**seen.variables, **command.env})
@@ -190,6 +192,7 @@ def _run(request: ServeRequest, server: PreparedServer, ui: ServeUi) -> int:
         is_guarded=chosen is not None or not is_loopback(request.host),
         witness=request.witness,
         traffic=request.traffic,
+        orders_prompts=takes_prompts_in_order(server.argv),
     )
     with Inbox() as inbox, _engine(request, server, config, inbox) as process:
 

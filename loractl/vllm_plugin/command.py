@@ -33,6 +33,7 @@ PREFILL_GRAPHS = (384, 512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 6144, 8192)
 """Tokens of the batches that are captured as CUDA graphs. vLLM's own list ends with decode; a prefill of up to some
 thousand tokens waits for the host to launch its kernels, with adapters longer than without, and a graph waits for
 nothing."""
+_SCHEDULING = "--scheduling-policy"
 _OWN_GRAPHS = (
     "--cudagraph",
     "--max-cudagraph",
@@ -64,10 +65,12 @@ def engine_command(
     port: int,
     extra_args: Sequence[str] = (),
     middleware: str | None = MIDDLEWARE,
+    in_order: bool = False,
 ) -> EngineCommand:
     """Return the command that serves the base in `base_path` as `plan` says.
 
-    `extra_args` come last, so that they win over what is chosen here. `middleware` is the ASGI class that vLLM puts in
+    `extra_args` come last, so that they win over what is chosen here. With `in_order` the engine takes prompts by the
+    `priority` of their requests, and else first come, first served. `middleware` is the ASGI class that vLLM puts in
     front of its server; without one, vLLM is started bare, as a test of the engine alone wants it.
     """
     is_on_cpu = plan.device is Device.CPU
@@ -83,9 +86,20 @@ def engine_command(
         # Nothing is compiled for the CPU with adapters, and with a fixed KV cache this also skips the warm-up.
         *(("--enforce-eager", "--max-num-seqs", "32") if is_on_cpu else _graph_flags(extra_args)),
         *_adapter_flags(plan),
+        *((_SCHEDULING, "priority") if in_order else ()),
         *extra_args,
     )
     return EngineCommand(argv, {**_ENVIRONMENT, **(_CPU_ENVIRONMENT if is_on_cpu else {})})
+
+
+def takes_prompts_in_order(argv: Sequence[str]) -> bool:
+    """Whether an engine that is started so heeds the `priority` of requests; the last flag wins."""
+    chosen = ""
+    for flag, value in zip(argv, (*argv[1:], ""), strict=True):
+        name, _, inline = flag.replace("_", "-").partition("=")
+        if name == _SCHEDULING:
+            chosen = inline or value
+    return chosen == "priority"
 
 
 def _size_flags(plan: EnginePlan) -> tuple[str, ...]:

@@ -89,19 +89,24 @@ class _Job:
     output_left: int
     on_token: Callable[[], None]
     done: asyncio.Future[None]
+    order: int = 0
     chunk: int = 0
+    is_started: bool = False
 
 
 @dataclass(eq=False)
 class Engine:
     """Continuous batching with chunked prefill, first come, first served, and `slots` adapters in a batch.
 
-    Like vLLM, it passes over a waiting request whose adapter does not fit beside those that run.
+    Like vLLM, it passes over a waiting request whose adapter does not fit beside those that run. With `in_order` it
+    begins prompts by the order that the gate gives them, as vLLM does with ``--scheduling-policy priority``; one that
+    it has begun goes on first.
     """
 
     timing: Timing = field(default_factory=Timing)
     max_num_seqs: int = 64
     slots: int = 8
+    in_order: bool = False
     tokens_out: int = 0
     tokens_in: int = 0
     busy_s: float = 0.0
@@ -122,11 +127,13 @@ class Engine:
         finally:
             task.cancel()
 
-    async def generate(self, adapter: str | None, prompt: int, output: int, on_token: Callable[[], None]) -> None:
+    async def generate(
+        self, adapter: str | None, prompt: int, output: int, on_token: Callable[[], None], order: int = 0
+    ) -> None:
         """Generate `output` tokens, calling `on_token` for each; being cancelled frees the sequence."""
         if self.timing.request_s:
             await asyncio.sleep(self.timing.request_s)
-        job = _Job(adapter, max(1, prompt), output, on_token, asyncio.get_running_loop().create_future())
+        job = _Job(adapter, max(1, prompt), output, on_token, asyncio.get_running_loop().create_future(), order)
         self.waiting.append(job)
         self._wake.set()
         try:
@@ -153,7 +160,7 @@ class Engine:
         adapters = {job.adapter for job in self.running} - {None}
         loads = 0
         passed_over: list[_Job] = []
-        for job in self.waiting:
+        for job in self._ordered(self.waiting):
             fits = job.adapter is None or job.adapter in adapters or len(adapters) < self.slots
             if len(self.running) >= self.max_num_seqs or not fits:
                 passed_over.append(job)
@@ -177,10 +184,15 @@ class Engine:
     def _schedule(self) -> int:
         budget = self.timing.max_batched_tokens - sum(not job.prompt_left for job in self.running)
         tokens = 0
-        for job in self.running:
+        begun = [job for job in self.running if job.is_started]
+        for job in (*begun, *self._ordered(job for job in self.running if not job.is_started)):
             job.chunk = min(job.prompt_left, max(0, budget - tokens))
+            job.is_started = job.is_started or job.chunk > 0
             tokens += job.chunk
         return tokens
+
+    def _ordered(self, jobs: Iterable[_Job]) -> list[_Job]:
+        return sorted(jobs, key=lambda job: job.order) if self.in_order else list(jobs)
 
     def _finish(self) -> None:
         for job in tuple(self.running):
@@ -237,11 +249,13 @@ async def ask(
         return answer
     async with controller.admit(request) as grant:
         grant.charge(input_tokens=prompt)
-        await _generate(engine, answer, prompt, output, lambda: grant.charge(output_tokens=1))
+        await _generate(engine, answer, prompt, output, lambda: grant.charge(output_tokens=1), grant.order)
     return answer
 
 
-async def _generate(engine: Engine, answer: Answer, prompt: int, output: int, charge: Callable[[], None]) -> None:
+async def _generate(
+    engine: Engine, answer: Answer, prompt: int, output: int, charge: Callable[[], None], order: int = 0
+) -> None:
     answer.admitted = now()
 
     def on_token() -> None:
@@ -250,7 +264,7 @@ async def _generate(engine: Engine, answer: Answer, prompt: int, output: int, ch
         answer.tokens += 1
         charge()
 
-    await engine.generate(answer.request.adapter, prompt, output, on_token)
+    await engine.generate(answer.request.adapter, prompt, output, on_token, order)
     answer.ended = now()
 
 

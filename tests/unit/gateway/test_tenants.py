@@ -124,6 +124,30 @@ async def test_each_tenant_has_a_salt_of_its_own_that_no_client_can_set(house: H
     assert "mine" not in salts
 
 
+async def test_engine_is_told_in_which_order_to_take_prompts_where_it_heeds_that(tmp_path: Path) -> None:
+    asked = {}
+    for heeds in (True, False):
+        root = tmp_path / str(heeds)
+        root.mkdir()
+        house = make_house(root, settings=GatewaySettings(orders_prompts=heeds))
+        house.registry.set("poet@1", Stage.LIVE)
+        flood, quiet = (house.client.with_key(house.registry.tenancy.add(name)) for name in ("flood", "quiet"))
+        async with running(house):
+            calls = [flood.begin_stream("poet", max_tokens=50) for _ in range(3)]
+            for call in calls:
+                await call.begun()
+            await quiet.ask("poet", max_tokens=1)
+            for call in calls:
+                await call.answer()
+        asked[heeds] = [body.get("priority") for body in house.server.bodies]
+
+    first, second, third, newcomer = asked[True]
+    assert first <= second <= third
+    assert third > 0
+    assert newcomer <= third
+    assert asked[False] == [None] * 4
+
+
 async def test_limit_is_a_429_that_says_when_to_come_back(house: House) -> None:
     acme = house.client.with_key(house.registry.tenancy.add("acme", limits=Limits(requests_per_minute=2)))
     other = house.client.with_key(house.registry.tenancy.add("other"))

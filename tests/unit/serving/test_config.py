@@ -17,8 +17,9 @@ def config(home: Path) -> EngineConfig:
     plan = cpu_plan(slots=2, host_slots=4, is_mixed=False)
     traffic = TrafficSettings(Fairness.OFF, 3.5, records=False, trace_endpoint="http://localhost:4318/v1/traces")
     return EngineConfig(
-        home, "tiny", "operator", plan, "0123", LogLevel.DEBUG, is_guarded=True, witness=home, traffic=traffic
-    )
+        home, "tiny", "operator", plan, "0123", LogLevel.DEBUG, is_guarded=True, witness=home, traffic=traffic,
+        orders_prompts=True,
+    )  # fmt: skip
 
 
 def test_configuration_is_read_back_whole(tmp_path: Path) -> None:

@@ -75,6 +75,7 @@ def configured(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         is_guarded=False,
         witness=None,
         traffic=TrafficSettings(),
+        orders_prompts=True,
     )
     write_operator_key(home, "open-sesame")
     monkeypatch.setenv(CONFIG_VARIABLE, str(config.write()))

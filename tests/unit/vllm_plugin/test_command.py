@@ -12,7 +12,7 @@ import pytest
 from support.engine import cpu_plan
 
 from loractl.engine.plan import Device, EnginePlan
-from loractl.vllm_plugin.command import MIDDLEWARE, EngineCommand, engine_command
+from loractl.vllm_plugin.command import MIDDLEWARE, EngineCommand, engine_command, takes_prompts_in_order
 
 PLAN = cpu_plan(slots=3, host_slots=7, is_mixed=True, modules=("experts", "q_proj"))
 ON_CUDA = replace(PLAN, device=Device.CUDA, dtype=None, max_context=None, cache_bytes=None)
@@ -68,6 +68,19 @@ def test_cuda_leaves_to_vllm_what_the_plan_leaves_open():
 
 def test_extra_arguments_come_last_so_that_they_win():
     assert command(PLAN, "--max-num-seqs", "4").argv[-2:] == ("--max-num-seqs", "4")
+
+
+def test_prompts_are_taken_in_order_where_that_is_asked_for_and_the_user_says_nothing_else():
+    def argv(*extra, in_order):
+        return engine_command(
+            PLAN, base_path=Path("/b"), host="127.0.0.1", port=1, extra_args=extra, in_order=in_order
+        ).argv
+
+    assert takes_prompts_in_order(argv(in_order=True))
+    assert not takes_prompts_in_order(argv(in_order=False))
+    assert not takes_prompts_in_order(argv("--scheduling-policy", "fcfs", in_order=True))
+    assert not takes_prompts_in_order(argv("--scheduling_policy=fcfs", in_order=True))
+    assert takes_prompts_in_order(argv("--scheduling-policy=priority", in_order=False))
 
 
 def test_cuda_captures_prefills_too():
