@@ -153,29 +153,39 @@ def test_revocation_ends_streams_and_whole_answers_in_flight(served: Served) -> 
     ref = served.live("brief", served.folders[3])
     until(lambda: served.ask("brief").status_code == 200)
     begun = threading.Event()
+    body = {"ignore_eos": True}
 
-    def stream() -> str | None:
-        reason = None
+    def streams() -> str | None:
+        """Stream long answers one after the other, and return how the first ended that is not whole."""
+        reason: str | None = "length"
         with served.client() as client:
-            body = {"ignore_eos": True}
-            try:
-                for chunk in client.completions.create(
-                    model="brief", prompt="hello", max_tokens=LONG, stream=True, extra_body=body
-                ):
-                    begun.set()
-                    reason = chunk.choices[0].finish_reason
-            except openai.APIError as error:
-                return error.code
+            while reason == "length":
+                try:
+                    for chunk in client.completions.create(
+                        model="brief", prompt="hello", max_tokens=LONG, stream=True, extra_body=body
+                    ):
+                        begun.set()
+                        reason = chunk.choices[0].finish_reason
+                except openai.APIError as error:
+                    return error.code
         return reason
 
+    def wholes() -> int:
+        """Ask for whole ones, and return the first status that is not 200."""
+        while True:
+            status = served.ask("brief", max_tokens=LONG, **body).status_code
+            if status != 200:
+                return status
+
     with ThreadPoolExecutor(8) as pool:
-        streams = [pool.submit(stream) for _ in range(3)]
-        whole = [pool.submit(served.ask, "brief", max_tokens=LONG, ignore_eos=True) for _ in range(3)]
+        streaming, whole = [pool.submit(streams) for _ in range(3)], [pool.submit(wholes) for _ in range(3)]
         assert begun.wait(30)
         served.registry.revoke(ref, actor="ada", reason="test")
 
-        assert {future.result() for future in streams} <= {"abort", "model_not_found"}
-        assert {future.result().status_code for future in whole} == {404}
+        reasons, statuses = {future.result() for future in streaming}, {future.result() for future in whole}
+    # An answer may be written to its end before the revocation is known; one that is in flight then is ended.
+    assert "abort" in reasons <= {"abort", "model_not_found"}
+    assert statuses == {404}
     assert served.ask("clerk").status_code == 200
 
 
