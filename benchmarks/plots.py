@@ -31,7 +31,12 @@ def plots() -> dict[str, str]:
     """Return every plot by file name."""
     model, engine, gateway = rows("fairness.jsonl"), rows("neighbour.jsonl"), rows("gateway.jsonl.gz")
     first_token = "time to first token, ms"
-    gates = {"solo": "alone", "fifo": "first come, first served", "vtc": "vtc", "vtc, reserve 16, in order": "vtc, reserve 16, in order"}
+    gates = {
+        "solo": "alone",
+        "fifo": "first come, first served",
+        "vtc": "vtc",
+        "vtc, reserve 16, in order": "vtc, reserve 16, in order",
+    }
     kinds = {("solo", "vtc"): "alone", ("flooded", "off"): "flooded, off", ("flooded", "vtc"): "flooded, vtc"}
     return {
         "noisy-model.svg": tails(
