@@ -19,7 +19,7 @@ from loractl_registry.trust.statements import (
     describe,
     parse_statement,
 )
-from loractl_registry.trust.transcript import KeptRow, Transcript
+from loractl_registry.trust.transcript import Indexed, KeptRow, Transcript
 from loractl_registry.trust.trust_store import Grant, TrustStore
 from loractl_registry.trust.verifying import (
     MAX_CLOCK_SKEW,
@@ -29,23 +29,8 @@ from loractl_registry.trust.verifying import (
 )
 
 
-class Entry(Protocol):
+class Entry(Indexed, Protocol):
     """A statement in its place of a verified chain."""
-
-    @property
-    def digest(self) -> str:
-        """Digest of the signed bytes, which the next statement names."""
-        ...
-
-    @property
-    def kind(self) -> str:
-        """What it does, in one word."""
-        ...
-
-    @property
-    def subject(self) -> str:
-        """Name of what it is about."""
-        ...
 
     @property
     def statement(self) -> Statement:

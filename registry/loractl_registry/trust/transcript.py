@@ -6,12 +6,12 @@ import hashlib
 from typing import Protocol
 
 
-class KeptRow(Protocol):
-    """A statement as a store keeps it. What counts is the envelope; the rest is an index over what it says."""
+class Indexed(Protocol):
+    """A statement by what it is found by."""
 
     @property
     def digest(self) -> str:
-        """Digest of the signed bytes."""
+        """Digest of the signed bytes, which the next statement names."""
         ...
 
     @property
@@ -24,9 +24,13 @@ class KeptRow(Protocol):
         """Name of what it is about."""
         ...
 
+
+class KeptRow(Indexed, Protocol):
+    """A statement as a store keeps it. What counts is the envelope; the rest is an index over what it says."""
+
     @property
     def envelope(self) -> bytes:
-        """The DSSE envelope."""
+        """The DSSE envelope, or the bundle that holds it."""
         ...
 
 
