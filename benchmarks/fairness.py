@@ -13,7 +13,7 @@ Arrivals are Poisson and do not wait for answers; a flood that finds its queue f
 of a seed see the same arrivals. `floor` lets the quiet tenant past the gate: what remains is the batch that it shares.
 FIFO has the seats and queues of the fair gate and neither reserve nor bound on prompts; `alone` has no gate at all.
 
-    python benchmarks/fairness.py                  # run, write results/fairness.jsonl, print the tables (minutes)
+    python benchmarks/fairness.py                  # run, write results/fairness.jsonl.gz, print the tables (minutes)
     python benchmarks/fairness.py --report FILE    # print the tables of rows that are there
 """
 
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gzip
 import itertools
 import json
 import os
@@ -37,7 +38,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = Path(__file__).parent / "results" / "fairness.jsonl"
+RESULTS = Path(__file__).parent / "results" / "fairness.jsonl.gz"
 sys.path.insert(0, str(ROOT / "tests"))
 
 from unit.fairness.simulation import Answer, Engine, Timing, ask, end, now, run_virtual, service  # noqa: E402
@@ -411,11 +412,11 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.report:
-        rows = [json.loads(line) for line in options.report.read_text().splitlines()]
-        return 0 if report(rows) else 1
+        with gzip.open(options.report, "rt") as file:
+            return 0 if report([json.loads(line) for line in file]) else 1
     rows = list(run(Load(seeds=options.seeds, seconds=options.seconds)))
     options.out.parent.mkdir(exist_ok=True)
-    with options.out.open("w") as file:
+    with gzip.open(options.out, "wt") as file:
         file.writelines(json.dumps(row, separators=(",", ":")) + "\n" for row in rows)
     return 0 if report(rows) else 1
 

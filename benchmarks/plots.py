@@ -29,7 +29,7 @@ def rows(name: str) -> list[dict[str, Any]]:
 
 def plots() -> dict[str, str]:
     """Return every plot by file name."""
-    model, engine, gateway = rows("fairness.jsonl"), rows("neighbour.jsonl"), rows("gateway.jsonl.gz")
+    model, engine, gateway = rows("fairness.jsonl.gz"), rows("neighbour.jsonl"), rows("gateway.jsonl.gz")
     first_token = "time to first token, ms"
     gates = {
         "solo": "alone",

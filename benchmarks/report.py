@@ -253,7 +253,7 @@ def neighbour() -> str:
 
 def fairness() -> str:
     """Return the section on the model of an engine."""
-    about, table = reported("fairness.jsonl")
+    about, table = reported("fairness.jsonl.gz")
     facts = {"commit": about["commit"], "quiet": about["load"]["quiet_rate"], "seats": about["seats"]}
     return FAIRNESS.format(table=table, **facts)
 
