@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 import httpx
+import psutil
 import uvloop
 
 from loractl.serving.environment import engine_environment
@@ -95,18 +96,21 @@ class Server:
     Attributes:
         key: What its clients send; empty for none.
         operator_key: What opens its metrics; empty for none.
+        process: The one that listens; the engine is another.
     """
 
     port: int
+    process: psutil.Process
     key: str = ""
     operator_key: str = ""
 
-    def tokens(self) -> tuple[float, float]:
-        """Return a moment, and how many tokens the engine had generated at it."""
+    def standing(self) -> tuple[float, float, float]:
+        """Return a moment, how many tokens the engine had generated at it, and the process's seconds of CPU."""
         headers = {"authorization": f"Bearer {self.operator_key}"} if self.operator_key else {}
         text = httpx.get(f"http://127.0.0.1:{self.port}/metrics", headers=headers, timeout=60).text
         found = re.findall(r"^vllm:generation_tokens_total(?:\{[^}]*\})? (\S+)$", text, re.MULTILINE)
-        return time.perf_counter(), sum(map(float, found))
+        spent = self.process.cpu_times()
+        return time.perf_counter(), sum(map(float, found)), spent.user + spent.system
 
 
 def build_base(device: str, folder: Path) -> None:
@@ -212,7 +216,21 @@ def servers(folder: Path, load: Load) -> Iterator[dict[str, Server]]:
         started = {name: stack.enter_context(running(*commands[name], logs[name])) for name in SERVERS}
         for name in SERVERS:
             wait(started[name], ports[name], logs[name])
-        yield {"plain": Server(ports["plain"]), "gateway": Server(ports["gateway"], key, read_operator_key(home))}
+        listening = {name: listener(started[name].pid, ports[name]) for name in SERVERS}
+        yield {
+            "plain": Server(ports["plain"], listening["plain"]),
+            "gateway": Server(ports["gateway"], listening["gateway"], key, read_operator_key(home)),
+        }
+
+
+def listener(pid: int, port: int) -> psutil.Process:
+    """Return the process that listens on `port`, `pid` or one below it."""
+    started = psutil.Process(pid)
+    for process in (started, *started.children(recursive=True)):
+        found = process.net_connections("tcp")
+        if any(each.status == psutil.CONN_LISTEN and each.laddr.port == port for each in found):
+            return process
+    raise RuntimeError(f"nobody below process {pid} listens on port {port}")
 
 
 def free_port() -> int:
@@ -292,9 +310,9 @@ async def block(name: str, index: int, server: Server, load: Load) -> Row:
     clients = [client(server, load, random.Random(f"{index} {n}"), answered) for n in range(load.streams)]
     tasks = [asyncio.create_task(each) for each in clients]
     await asyncio.sleep(load.warmup_s)
-    began, before = await asyncio.to_thread(server.tokens)
+    began, before, spent_before = await asyncio.to_thread(server.standing)
     await asyncio.sleep(load.seconds)
-    ended, after = await asyncio.to_thread(server.tokens)
+    ended, after, spent_after = await asyncio.to_thread(server.standing)
     broken = [task.exception() for task in tasks if task.done()]
     for task in tasks:
         task.cancel()
@@ -307,6 +325,7 @@ async def block(name: str, index: int, server: Server, load: Load) -> Row:
         "block": index,
         "tokens_per_s": round((after - before) / (ended - began), 2),
         "answers_per_s": round(count / (ended - began), 2),
+        "server_us_per_token": round(1e6 * (spent_after - spent_before) / (after - before), 2),
     }
 
 
@@ -332,6 +351,11 @@ def report(load: Load, rows: list[Row]) -> bool:
         print(f"{name:10}{middle:10.1f}   {spread}")
     lost = [1 - gateway / plain for plain, gateway in zip(rates["plain"], rates["gateway"], strict=True)]
     low, high = interval(lost)
+    spent = {
+        name: statistics.median(float(str(row["server_us_per_token"])) for row in rows if row["server"] == name)
+        for name in SERVERS
+    }
+    print(f"CPU of the process that listens, us a token: plain {spent['plain']:.1f}, gateway {spent['gateway']:.1f}")
     verdict = "met" if high <= LOSS_BOUND else "MISSED" if low > LOSS_BOUND else "undecided"
     middle, spread = statistics.median(lost), f"95 % interval {low:+.2%} .. {high:+.2%}"
     print(f"lost in the same round: {middle:+.2%} ({spread}); bound {LOSS_BOUND:.0%}: {verdict}")

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
+from collections.abc import Awaitable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -123,13 +124,13 @@ class Gateway:
         request_id = secrets.token_hex(_ID_BYTES)
         is_started = False
 
-        async def tagged(message: Message) -> None:
+        def tagged(message: Message) -> Awaitable[None]:
             nonlocal is_started
             if message["type"] == "http.response.start":
                 is_started = True
                 others = [pair for pair in headers_of(message) if pair[0].lower() != REQUEST_ID_HEADER]
                 message = {**message, "headers": [*others, (REQUEST_ID_HEADER, request_id.encode())]}
-            await send(message)
+            return send(message)
 
         try:
             await self._answer(scope, receive, tagged, request_id)
@@ -198,27 +199,27 @@ class Gateway:
             amounts = await self._bounded(route, request, scope, receive, Asked(caller, target, amounts))
             turn = controls.turn(caller, target, amounts, deadline_s=self._settings.queue_timeout_s)
             async with Turn(controls.admission.admit(turn), receive, flight) as grant:
-                exchange.begins(grant, input_tokens=amounts.input_tokens)
-                request["model"] = target.model
-                if caller.salt is not None:
-                    request["cache_salt"] = caller.salt
-                if self._settings.orders_prompts:
-                    request["priority"] = grant.order
-                meter = Meter(
-                    exchange,
-                    route,
-                    hides_usage=ask_for_usage(route, request),
-                    ask_engine=partial(self._reconciler.engine.counts_of, exchange.id),
-                )
-                body = await render_request(request, size_hint=len(received))
-                judged = rewritten(
-                    scope, path=route.path, request_id=exchange.id, body=body, trace=exchange.trace_headers
-                )
-                with impatient(send, self._settings.stall_timeout_s) as patient:
-                    await self._forward(meter, judged, replay(body, receive), patient, flight)
-                exchange.outcome = exchange.outcome or meter.outcome()
-                if flight is not None and flight.is_refused:
-                    exchange.outcome = Outcome.ABORTED
+                with exchange.granted(grant, input_tokens=amounts.input_tokens):
+                    request["model"] = target.model
+                    if caller.salt is not None:
+                        request["cache_salt"] = caller.salt
+                    if self._settings.orders_prompts:
+                        request["priority"] = grant.order
+                    meter = Meter(
+                        exchange,
+                        route,
+                        hides_usage=ask_for_usage(route, request),
+                        ask_engine=partial(self._reconciler.engine.counts_of, exchange.id),
+                    )
+                    body = await render_request(request, size_hint=len(received))
+                    judged = rewritten(
+                        scope, path=route.path, request_id=exchange.id, body=body, trace=exchange.trace_headers
+                    )
+                    with impatient(send, self._settings.stall_timeout_s) as patient:
+                        await self._forward(meter, judged, replay(body, receive), patient, flight)
+                    exchange.outcome = exchange.outcome or meter.outcome()
+                    if flight is not None and flight.is_refused:
+                        exchange.outcome = Outcome.ABORTED
 
     async def _bounded(
         self, route: Route, request: dict[str, object], scope: Scope, receive: Receive, asked: Asked

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
@@ -25,7 +27,7 @@ from loractl.observability.tracing import TraceContext, begin_trace, trace_conte
 from loractl.quotas import Reservation, standing_headers
 from loractl_registry import Base, utc_now
 
-_REPORT_EVERY = 16  # tokens; a killed server forgets no more of an answer than that and the second before
+_NOTE_EVERY_S = 0.1  # of one answer; noting each token by itself would cost as much as all else that the gateway does
 _NS = 10**9
 
 
@@ -80,6 +82,8 @@ class Exchange:
         self._grant: Grant | None = None
         self._reservation: Reservation | None = None
         self._is_counted = False
+        self._left: list[float] = []
+        self._note_at = -math.inf
         self.input_tokens = self.output_tokens = 0
         self.outcome: Outcome | None = None
 
@@ -123,24 +127,41 @@ class Exchange:
         """Note what it is counted against."""
         self._reservation = reservation
 
-    def begins(self, grant: Grant, *, input_tokens: int) -> None:
-        """Note that the engine gets it now, with about so many tokens of prompt."""
+    @contextmanager
+    def granted(self, grant: Grant, *, input_tokens: int) -> Generator[None]:
+        """Note that the engine gets it now, with about so many tokens of prompt, for as long as the context lasts."""
         self._grant, self.input_tokens = grant, input_tokens
         if self._running is not None:
             self._running.admitted(is_cold=grant.is_cold)
+        try:
+            yield
+        finally:
+            self._note()
 
     def token(self) -> None:
-        """Note that a token has come."""
+        """Take in that a token leaves now; the first is noted at once, and the rest as often as `_NOTE_EVERY_S`."""
+        now = self._journal.metrics.now()
+        self._left.append(now)
         self.output_tokens += 1
+        if now >= self._note_at:
+            self._note()
+            self._note_at = now + _NOTE_EVERY_S
+
+    def _note(self) -> None:
+        """Let metrics, fairness and quotas know of the tokens that have left since the last time."""
+        if not self._left:
+            return
+        left, self._left = self._left, []
         if self._running is not None:
-            self._running.token()
+            self._running.tokens(left)
         if self._grant is not None:
-            self._grant.charge(output_tokens=1)
-        if self._reservation is not None and self.output_tokens % _REPORT_EVERY == 0:
+            self._grant.charge(output_tokens=len(left))
+        if self._reservation is not None:
             self._reservation.report(self.input_tokens + self.output_tokens)
 
     def counted(self, input_tokens: int, output_tokens: int) -> None:
         """Note what the engine has counted, which replaces what was seen of it."""
+        self._note()
         if self._grant is not None:
             self._grant.charge(input_tokens=input_tokens, output_tokens=output_tokens - self.output_tokens)
         self.input_tokens, self.output_tokens, self._is_counted = input_tokens, output_tokens, True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from loractl.gateway.asgi import JSON_TYPE, ASGIApp, Headers, Message, Receive, Scope, Send, header_values, headers_of
 from loractl.gateway.errors import ModelNotFoundError, answer_error, closing_event
 from loractl.gateway.flights import Flight
@@ -70,26 +72,25 @@ class _Answer:
         self._flight = flight
         self._is_started = self._is_replaced = self._is_complete = self._is_events = self._has_spoken = False
 
-    async def __call__(self, message: Message) -> None:
-        """Pass `message` on, untouched and at once, while it may leave."""
-        if self._is_replaced or self._flight.is_cut:
-            return
+    def __call__(self, message: Message) -> Awaitable[None]:
+        """Pass `message` on, untouched and at once, while it may leave; no coroutine of its own for each token."""
+        flight = self._flight
+        if self._is_replaced or flight.is_cut:
+            return _nothing()
         if message["type"] == "http.response.start":
-            if self._flight.is_refused:
-                await self._replace()
-                return
+            if flight.is_refused:
+                return self._replace()
             self._is_started = True
             content_types = header_values(headers_of(message), b"content-type")
             self._is_events = bool(content_types) and content_types[0].startswith(b"text/event-stream")
         else:
             # A stream sends its headers before the first token, and vLLM ends one that is aborted before it as if it
             # had nothing to say.
-            if self._flight.is_refused and self._is_events and not self._has_spoken:
-                await self._break_off()
-                return
+            if flight.is_refused and self._is_events and not self._has_spoken:
+                return self._break_off()
             self._has_spoken = self._has_spoken or bool(message.get("body"))
             self._is_complete = not message.get("more_body")
-        await self._send(message)
+        return self._send(message)
 
     async def end(self) -> None:
         """End an answer that was cut: as the 404, as an event that says so, or by breaking off."""
@@ -105,3 +106,7 @@ class _Answer:
     async def _replace(self) -> None:
         self._is_replaced = True
         await answer_error(ModelNotFoundError(), self._send)
+
+
+async def _nothing() -> None:
+    """Let nothing out."""

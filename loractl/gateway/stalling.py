@@ -37,7 +37,7 @@ class _Patience:
         self._timer = self._loop.call_later(timeout_s / 2, self._look)
 
     async def send(self, message: Message) -> None:
-        self._since, self._task = self._loop.time(), asyncio.current_task()
+        self._since, self._task = self._loop.time(), asyncio.current_task(self._loop)
         try:
             await self._send(message)
         except asyncio.CancelledError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from loractl.observability.candidates import Candidates
@@ -252,19 +252,19 @@ class Running:
             series.in_flight += 1
             series.observe((QUEUE_TIME, ""), nanoseconds(now - self._arrived))
 
-    def token(self) -> None:
-        """Note that tokens left for the client; several that leave together are one event."""
-        now = self._metrics.now()
+    def tokens(self, left: Sequence[float]) -> None:
+        """Note when tokens left for the client, on this object's clock; several that leave together are one event."""
         with self._metrics.lock:
             if self._timings is not None:
                 return
             series = self._here()
-            if self._first_token is None:
-                self._first_token = now
-                series.observe((TIME_TO_FIRST_TOKEN, self._start), nanoseconds(now - self._arrived))
-            else:
-                series.observe((INTER_TOKEN_LATENCY, ""), nanoseconds(now - self._last_token))
-            self._last_token = now
+            for now in left:
+                if self._first_token is None:
+                    self._first_token = now
+                    series.observe((TIME_TO_FIRST_TOKEN, self._start), nanoseconds(now - self._arrived))
+                else:
+                    series.observe((INTER_TOKEN_LATENCY, ""), nanoseconds(now - self._last_token))
+                self._last_token = now
 
     def end(self, outcome: Outcome, *, input_tokens: int = 0, output_tokens: int = 0) -> Timings:
         """Count the request as ended; the first call counts, every call returns the same timings."""

@@ -66,7 +66,7 @@ class LiveState:
             each.admitted()
         self.clock.seconds += first_s
         for each in running:
-            each.token()
+            each.tokens([self.clock()])
             each.end(Outcome.OK, input_tokens=100, output_tokens=tokens)
 
     def document(self) -> dict[str, object]:

@@ -48,9 +48,9 @@ def metrics(clock):
     clock.seconds += 0.25
     running.admitted(is_cold=True)
     clock.seconds += 0.5
-    running.token()
+    running.tokens([clock()])
     clock.seconds += 0.125
-    running.token()
+    running.tokens([clock()])
     running.end(Outcome.ENGINE, input_tokens=5, output_tokens=7)
     return metrics
 

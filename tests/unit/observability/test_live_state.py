@@ -52,9 +52,9 @@ def serve(metrics, clock, labels, *, seconds=1.0):
     clock.seconds += 0.1
     running.admitted()
     clock.seconds += seconds
-    running.token()
+    running.tokens([clock()])
     clock.seconds += 0.02
-    running.token()
+    running.tokens([clock()])
     running.end(Outcome.OK, input_tokens=5, output_tokens=2)
 
 
@@ -113,7 +113,7 @@ def test_cold_and_warm_starts_are_one_histogram(metrics, clock):
         running = metrics.begin(BOT)
         running.admitted(is_cold=is_cold)
         clock.seconds += 0.3
-        running.token()
+        running.tokens([clock()])
         running.end(Outcome.OK)
 
     ttft = state_of(metrics)["totals"]["ttft"]

@@ -58,9 +58,9 @@ def test_request_is_timed_from_its_arrival(metrics, clock):
     clock.seconds += 2
     running.admitted(is_cold=True)
     clock.seconds += 4
-    running.token()
+    running.tokens([clock()])
     clock.seconds += 8
-    running.token()
+    running.tokens([clock()])
     clock.seconds += 16
 
     timings = running.end(Outcome.OK, input_tokens=5, output_tokens=7)
@@ -94,7 +94,7 @@ def test_request_waits_then_flies_then_neither(metrics):
     flying = metrics.snapshot()
     running.end(Outcome.OK)
     running.end(Outcome.ENGINE)
-    running.token()
+    running.tokens([metrics.now()])
     ended = metrics.snapshot()
 
     assert [(each.total(WAITING), each.total(IN_FLIGHT)) for each in (waiting, flying, ended)] == [
@@ -247,7 +247,7 @@ def test_threads_lose_nothing():
         for number in range(rounds):
             running = metrics.begin(LabelSet(f"a{(number * seed) % 11}", "1", "t"))
             running.admitted()
-            running.token()
+            running.tokens([metrics.now()])
             running.end(Outcome.OK, output_tokens=1)
             if number % 100 == 0:
                 metrics.retired(f"a{number % 11}", "1")
@@ -275,7 +275,7 @@ def test_event_of_a_request_takes_less_than_20_us():
         for number in range(rounds):
             running = metrics.begin(sets[number % 300])
             running.admitted()
-            running.token()
+            running.tokens([metrics.now()])
             running.end(Outcome.OK, input_tokens=5, output_tokens=7)
         return (time.perf_counter() - begun) / rounds / events
 

@@ -49,7 +49,7 @@ class Server:
         running = self.metrics.begin(labels)
         running.admitted()
         self._clock.seconds += first_s
-        running.token()
+        running.tokens([self._clock()])
         running.end(outcome, input_tokens=tokens[0], output_tokens=tokens[1])
 
     def state(self, *, base="tiny", has_uptime=True) -> LiveState:

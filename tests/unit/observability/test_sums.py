@@ -53,7 +53,7 @@ class Recording(RuleBasedStateMachine):
 
     @rule(request=running)
     def token(self, request):
-        request["running"].token()
+        request["running"].tokens([self.now])
         if request["last"] is None:
             self.observe(of.TIME_TO_FIRST_TOKEN, self.now - request["arrived"])
         else:
