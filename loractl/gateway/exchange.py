@@ -27,7 +27,7 @@ from loractl.observability.tracing import TraceContext, begin_trace, trace_conte
 from loractl.quotas import Reservation, standing_headers
 from loractl_registry import Base, utc_now
 
-_NOTE_EVERY_S = 0.1  # of one answer; noting each token by itself would cost as much as all else that the gateway does
+_NOTE_EVERY_S = 0.25  # of one answer; noting each token by itself costs more than all else that is done for it
 _NS = 10**9
 
 

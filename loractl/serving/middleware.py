@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+from collections.abc import Awaitable
 from http import HTTPStatus
 
 from loractl.gateway.app import Gateway
@@ -86,14 +87,14 @@ class GatewayMiddleware:
         return gateway
 
     async def _pass_on(self, gateway: Gateway, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_marked(message: Message) -> None:
-            if message["type"] == "http.response.start" and scope["path"] == "/health":
+        def send_marked(message: Message) -> Awaitable[None]:
+            if message["type"] == "http.response.start":
                 message = {**message, "headers": [*headers_of(message), (INSTANCE_HEADER.encode(), self._instance)]}
-            await send(message)
+            return send(message)
 
         self._in_flight += 1
         try:
-            await gateway(scope, receive, send_marked)
+            await gateway(scope, receive, send_marked if scope.get("path") == "/health" else send)
         finally:
             self._in_flight -= 1
 
