@@ -154,7 +154,8 @@ SHARE = """
 
 Output tokens a second, as the engine counts them: `loractl serve` with a tenant's key and limits, records and fair
 turns, against the same vLLM by the same command without the middleware. Both are up, and blocks of load alternate. At
-most 1 % may be lost.
+most 1 % may be lost. The process that listens is vLLM's API server with the gateway in it; what it takes of a CPU costs
+throughput where its core is full, or the whole machine, as here.
 """
 SHARE_OF = """
 On {where} (commit `{commit}`, vLLM {vllm}, load average {load:.1f} before it began, blocks of {seconds:g} s):
