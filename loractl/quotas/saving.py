@@ -11,8 +11,9 @@ from loractl.quotas.counter_file import CounterFile
 from loractl.quotas.errors import CountersUnusableError
 from loractl.quotas.limiter import Quotas, Saved
 
-INTERVAL_S = 0.75
-"""From the start of one save to the start of the next; the rest of a second is for writing, even when busy."""
+INTERVAL_S = 0.5
+"""From the start of one save to the start of the next; the rest of a second is for tokens on their way to the counters,
+and for writing, even when busy."""
 
 _FORGET_EVERY = 100  # saves
 _logger = logging.getLogger(__name__)
