@@ -85,7 +85,7 @@ def add(
     app.out.emit(
         lambda: view.tenant_row(added.tenant) | {"is_new": added.is_new},
         lambda style: [f"{verb} tenant {style.bold(name)}, {view.access_text(added.tenant)}"],
-        hint=f"loractl key create {name}",
+        hint=f"loractl key create {name}" if added.tenant.adapters else f"loractl tenant set {name} --adapter PATTERN",
     )
 
 
