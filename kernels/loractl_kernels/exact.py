@@ -57,13 +57,13 @@ def expected_layer(layer: Layer) -> ExpectedLayer:
     unit, tiny = rounding_of(layer.case.dtype)
     is_interleaved = layer.gating.is_interleaved
     delta, slack = routed_delta(layer.x, layer.w13, layer, is_interleaved=False)
-    w13 = rounded(layer.y13.double() + delta, slack, unit, tiny)
+    w13 = _rounded(layer.y13.double() + delta, slack, unit, tiny)
     if is_interleaved and len(layer.w13.a) == 2:
         delta, slack = routed_delta(layer.x, layer.w13, layer, is_interleaved=True)
-    gate_up = rounded(layer.y13.double() + delta, slack, unit, tiny)
+    gate_up = _rounded(layer.y13.double() + delta, slack, unit, tiny)
     delta, slack = routed_delta(layer.act, layer.w2, layer, is_interleaved=False)
     weight = layer.weight.flatten()[:, None].double()
-    w2 = rounded(layer.y2.double() + weight * delta, weight.abs() * slack, unit, tiny)
+    w2 = _rounded(layer.y2.double() + weight * delta, weight.abs() * slack, unit, tiny)
     return ExpectedLayer(w13, _activated(gate_up, layer, unit, tiny), w2, _summed(w2, layer, unit, tiny))
 
 
@@ -92,34 +92,23 @@ def routed_delta(x: Tensor, adapters: Adapters, layer: Layer, *, is_interleaved:
 
 def _product(x: Tensor, adapters: Adapters, index: int, slot: int, expert: int) -> tuple[Tensor, Tensor]:
     """Return B A x of one slice for the rows of one group, and its largest error."""
-    rank = adapters.rank if adapters.ranks is None else int(adapters.ranks[slot])
-    a, b = adapters.a[index][slot, expert, :rank], adapters.b[index][slot, expert, :, :rank]
-    value, error = low_rank_product(a, b, x.t())
-    return value.t(), error.t()
-
-
-def low_rank_product(a: Tensor, b: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return B A x in float64, and the largest error of a kernel that rounds A x once to the dtype of its operands.
-
-    Args:
-        a: [..., rank, in_features].
-        b: [..., out_features, rank].
-        x: [..., in_features, rows].
-    """
     unit, tiny = rounding_of(x.dtype)
-    a, b, x = a.double(), b.double(), x.double()
-    vector = a @ x
-    error = unit * vector.abs() + tiny + _sum_error(x.shape[-2]) * (a.abs() @ x.abs())
-    return b @ vector, b.abs() @ (error + _sum_error(a.shape[-2]) * vector.abs())
+    rank = adapters.rank if adapters.ranks is None else int(adapters.ranks[slot])
+    a, b = adapters.a[index][slot, expert, :rank].double(), adapters.b[index][slot, expert, :, :rank].double()
+    inputs = x.double()
+    vector = inputs @ a.t()
+    error = unit * vector.abs() + tiny + _sum_error(x.shape[1]) * (inputs.abs() @ a.abs().t())
+    return vector @ b.t(), (error + _sum_error(rank) * vector.abs()) @ b.abs().t()
 
 
 def _sum_error(terms: int) -> float:
     return 4 * math.sqrt(terms) * 2.0**-24
 
 
-def rounded(value: Tensor, slack: Tensor, unit: float, tiny: float) -> Expected:
+def _rounded(value: Tensor, slack: Tensor, unit: float, tiny: float) -> Expected:
     """Return a result that is rounded once; without slack it is the base's own value, which has no error."""
-    return Expected(value, torch.where(slack > 0, _WIDENED * (slack + unit * value.abs() + tiny), 0.0))
+    bound = torch.where(slack > 0, _WIDENED * (slack + unit * value.abs() + tiny), 0.0)
+    return Expected(value, bound)
 
 
 def _activated(gate_up: Expected, layer: Layer, unit: float, tiny: float) -> Expected:

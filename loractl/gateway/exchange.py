@@ -27,7 +27,7 @@ from loractl.observability.tracing import TraceContext, begin_trace, trace_conte
 from loractl.quotas import Reservation, standing_headers
 from loractl_registry import Base, utc_now
 
-_NOTE_EVERY_S = 0.25  # of one answer; noting each token by itself costs more than all else that is done for it
+_NOTE_EVERY_S = 0.25  # of one answer; noting each token by itself costs as much as all else that is done for it
 _NS = 10**9
 
 
